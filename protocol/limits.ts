@@ -1,0 +1,70 @@
+/**
+ * Every bound that agents and server agree on. Nothing on the wire is without one.
+ * A request at a bound is accepted; one past it is refused with a problem that names the field.
+ */
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const limits = {
+  /** Bytes of a SHA-256, the name of every block and list. */
+  hashBytes: 32,
+
+  /** Sealed bytes of one block, as the server accepts it. Agents cut far smaller (see `chunking`). */
+  blockBytesMax: 32 * MiB,
+  /** Body bytes of one upload, without its header: one upload becomes one object. */
+  uploadBytesMax: 32 * MiB,
+  /** Blocks in one upload. */
+  uploadBlocksMax: 8_192,
+  /** Bytes of the msgpack header that opens an upload. 8,192 blocks x (32 + 5) bytes is 303 KiB. */
+  uploadHeaderBytesMax: 1 * MiB,
+
+  /** Hashes in one claim. More in one statement and the planner's choice starts to matter (docs/decisions/catalog.md). */
+  claimBlocksMax: 16_384,
+  /** Hashes in one fetch. Bounds how long one response holds its place in the store's connection pool. */
+  fetchBlocksMax: 4_096,
+
+  /** File states in one commit. */
+  commitVersionsMax: 10_000,
+  /** Distinct hashes named by one commit: all of them are locked together. */
+  commitHashesMax: 16_384,
+  /** Bytes of a commit's body. 10,000 versions of about 500 bytes and 16,384 hashes fit five times over. */
+  commitBodyBytesMax: 32 * MiB,
+  /**
+   * Blocks one version may name until lists exist: what one commit can lock. With blocks of 4 MiB
+   * (see `chunking`) that is a file of about 64 GiB; a larger one is refused by name.
+   */
+  versionBlocksMax: 16_384,
+  /** Hashes in one list (lists are in the wire format, and refused until the server keeps them). */
+  listBlocksMax: 4_096,
+
+  /** Bytes of a path, from its leading slash. */
+  pathBytesMax: 32 * KiB,
+  /** Bytes of one name in a path. No file system goes past 1,020; an entry of PostgreSQL's index must fit 2,704. */
+  nameBytesMax: 2_048,
+  /** Names in one path. Each level is a step of a commit's transaction, so the depth is bounded apart from the length. */
+  pathDepthMax: 512,
+  /** Sealed attributes of one version. */
+  attributesBytesMax: 16 * KiB,
+
+  /** Entries in one page of a listing. */
+  pageEntriesMax: 1_000,
+  /** Bytes of a message that is not an upload or a commit. Holds a full claim (512 KiB) and a full fetch. */
+  messageBytesMax: 1 * MiB,
+  /** Bytes of one frame of a streamed answer: a version with 16,384 blocks is 512 KiB, and one entry always fits. */
+  frameBytesMax: 4 * MiB,
+  /** Nesting of a msgpack message. */
+  messageDepthMax: 8,
+
+  /** Files left out that one message of a run may name; a run may send many messages. */
+  runSkippedMax: 1_000,
+  /** Files left out that the server keeps for one run; the rest are counted. */
+  runSkippedKeptMax: 10_000,
+  /** Characters of a human's words: a reason, a device's name. */
+  textMax: 1_024,
+} as const;
+
+/** Content-defined chunk sizes, in plain bytes, by file size. The larger the file, the fewer blocks name it. */
+export const chunking = [
+  { fileBytesUpTo: 4 * 1024 * MiB, minBytes: 256 * KiB, averageBytes: 1 * MiB, maxBytes: 4 * MiB },
+  { fileBytesUpTo: Number.POSITIVE_INFINITY, minBytes: 2 * MiB, averageBytes: 8 * MiB, maxBytes: 16 * MiB },
+] as const;

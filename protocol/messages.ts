@@ -1,0 +1,337 @@
+/**
+ * Every message between agents and server, as the schema that validates it. docs/protocol.md shows them as bytes.
+ * Requests are strict (an unknown key is refused, so that a newer agent is not half understood); answers are read
+ * leniently, so that a newer server may say more.
+ */
+import { z } from 'zod';
+import { limits } from './limits.ts';
+import { pathFault } from './paths.ts';
+
+const { hashBytes } = limits;
+
+/** A byte string of lo..hi bytes. Decoded msgpack gives Buffers. */
+const bytes = (lo: number, hi: number) =>
+  z
+    .instanceof(Uint8Array, { message: 'must be a byte string' })
+    .check((context) => {
+      const length = context.value.byteLength;
+      if (length > hi)
+        context.issues.push({
+          code: 'too_big',
+          origin: 'bytes',
+          maximum: hi,
+          input: length,
+          message: `holds ${length} bytes, at most ${hi}`,
+        });
+      if (length < lo)
+        context.issues.push({
+          code: 'too_small',
+          origin: 'bytes',
+          minimum: lo,
+          input: length,
+          message: `holds ${length} bytes, at least ${lo}`,
+        });
+    })
+    .transform((value): Buffer => Buffer.from(value.buffer, value.byteOffset, value.byteLength));
+
+/** A string of lo..hi hashes, one after the other. */
+const hashes = (lo: number, hi: number) =>
+  bytes(lo * hashBytes, hi * hashBytes).refine(
+    (value) => value.byteLength % hashBytes === 0,
+    `must be whole hashes of ${hashBytes} bytes`,
+  );
+
+const noLists = (): Buffer => Buffer.alloc(0);
+const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** Milliseconds since the Unix epoch; files older than it have negative ones. */
+const moment = z.int().min(-8_640_000_000_000_000).max(8_640_000_000_000_000);
+const text = z.string().max(limits.textMax);
+
+export const pathBytes = bytes(1, limits.pathBytesMax).check((context) => {
+  const fault = pathFault(context.value);
+  if (fault) context.issues.push({ code: 'custom', input: null, message: `is not a path: it ${fault}` });
+});
+
+/** A device's GUID: a decimal 64-bit integer. A string, because JavaScript's numbers end at 2^53. */
+export const guid = z.string().regex(/^[1-9]\d{0,18}$/, 'must be a decimal 64-bit integer');
+
+// --- registration -----------------------------------------------------------------------------------------------
+
+/**
+ * Who can open a vault. `standard`: the server keeps the key, sealed. `password`: it keeps a record that only the
+ * archive password opens. `custom`: it never sees the key, only a value to recognise a wrong one by.
+ */
+export const VaultKeyProposal = z.discriminatedUnion('level', [
+  z.strictObject({ level: z.literal('standard') }),
+  z.strictObject({ level: z.literal('password'), wrapped: bytes(1, 1024) }),
+  z.strictObject({ level: z.literal('custom'), check: bytes(16, 16) }),
+]);
+export type VaultKeyProposal = z.infer<typeof VaultKeyProposal>;
+
+export const RegisterRequest = z.strictObject({
+  registrationKey: z.string().min(1).max(64),
+  userName: z.string().min(1).max(254),
+  password: z.string().min(1).max(1024),
+  device: z.strictObject({
+    name: z.string().min(1).max(255),
+    platform: z.enum(['linux', 'darwin', 'win32', 'other']),
+    agentVersion: z.string().min(1).max(64),
+  }),
+  /** The GUID of a device of the same user whose place and archive this installation takes. */
+  replace: guid.optional(),
+  /** Used when the user has no vault yet; otherwise the existing vault's level stands. */
+  vaultKey: VaultKeyProposal,
+});
+export type RegisterRequest = z.infer<typeof RegisterRequest>;
+
+export const VaultKey = z.discriminatedUnion('level', [
+  z.object({ level: z.literal('standard'), generation: count, key: bytes(32, 32) }),
+  z.object({ level: z.literal('password'), generation: count, wrapped: bytes(1, 1024) }),
+  z.object({ level: z.literal('custom'), generation: count, check: bytes(16, 16) }),
+]);
+export type VaultKey = z.infer<typeof VaultKey>;
+
+export const RegisterAnswer = z.object({
+  guid,
+  deviceName: z.string(),
+  /** 256 random bits, base64url. Shown once; the server keeps only its hash. */
+  token: z.string().min(1),
+  vault: count,
+  archive: count,
+  vaultKey: VaultKey,
+});
+export type RegisterAnswer = z.infer<typeof RegisterAnswer>;
+
+/** What a device may see of itself and of its user's other devices. */
+export const SelfAnswer = z.object({
+  guid,
+  deviceName: z.string(),
+  userName: z.string(),
+  vault: count,
+  archive: count,
+  archives: z.array(
+    z.object({ archive: count, guid, deviceName: z.string(), own: z.boolean(), lastCommittedAt: moment.nullable() }),
+  ),
+  serverTime: moment,
+});
+export type SelfAnswer = z.infer<typeof SelfAnswer>;
+
+/** A user's sign-in asks which devices there are to replace. */
+export const DevicesRequest = RegisterRequest.pick({ registrationKey: true, userName: true, password: true });
+export const DevicesAnswer = z.object({
+  devices: z.array(
+    z.object({
+      guid,
+      deviceName: z.string(),
+      platform: z.string(),
+      state: z.string(),
+      lastCommittedAt: moment.nullable(),
+    }),
+  ),
+});
+
+// --- blocks -------------------------------------------------------------------------------------------------------
+
+export const ClaimRequest = z.strictObject({
+  blocks: hashes(0, limits.claimBlocksMax),
+  lists: hashes(0, limits.claimBlocksMax).default(noLists),
+});
+export type ClaimRequest = z.infer<typeof ClaimRequest>;
+
+export const ClaimAnswer = z.object({
+  /** A bit per hash asked, in order, lowest bit of the first byte first; 1 = send it. */
+  blocks: bytes(0, limits.claimBlocksMax / 8),
+  lists: bytes(0, limits.claimBlocksMax / 8),
+  /** The blocks that need not be sent stay until then at least, so a commit may name them. */
+  claimedUntil: moment,
+});
+export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
+
+/** Opens an upload: 4 bytes big-endian length of this header, the header, then the blocks' bytes in this order. */
+export const UploadHeader = z.strictObject({
+  blocks: hashes(0, limits.uploadBlocksMax),
+  lengths: z.array(z.int().min(1).max(limits.blockBytesMax)).max(limits.uploadBlocksMax),
+  lists: hashes(0, limits.uploadBlocksMax).default(noLists),
+  listLengths: z
+    .array(
+      z
+        .int()
+        .min(hashBytes)
+        .max(limits.listBlocksMax * hashBytes),
+    )
+    .max(limits.uploadBlocksMax)
+    .default([]),
+});
+export type UploadHeader = z.infer<typeof UploadHeader>;
+
+export const UploadAnswer = z.object({
+  /** Blocks written now, and blocks the vault had. */
+  stored: count,
+  known: count,
+  claimedUntil: moment,
+});
+export type UploadAnswer = z.infer<typeof UploadAnswer>;
+
+export const FetchRequest = z.strictObject({ blocks: hashes(1, limits.fetchBlocksMax) });
+export type FetchRequest = z.infer<typeof FetchRequest>;
+
+// --- versions and commits -----------------------------------------------------------------------------------------
+
+export const fileKinds = ['file', 'directory', 'symlink'] as const;
+export type FileKind = (typeof fileKinds)[number];
+
+const versionFields = {
+  path: pathBytes,
+  kind: z.enum(fileKinds),
+  /** Plain bytes of a file; 0 for everything else. */
+  size: count,
+  mtime: moment,
+  /** Sealed by the agent: mode, owner, link target and the like. Empty for the record of a deletion. */
+  attributes: bytes(0, limits.attributesBytesMax),
+  blocks: hashes(0, limits.versionBlocksMax).default(noLists),
+  lists: hashes(0, limits.versionBlocksMax).default(noLists),
+  /** The agent's MAC over all of the above and the archive; checked by whoever restores. */
+  mac: bytes(32, 32),
+  /** The record that this path is gone. Nothing but path, kind, mtime and mac is set then. */
+  deleted: z.boolean().default(false),
+};
+
+export const VersionMessage = z.strictObject(versionFields).check((context) => {
+  const version = context.value;
+  const refuse = (field: string, message: string): void => {
+    context.issues.push({ code: 'custom', input: null, path: [field], message });
+  };
+  const named = version.blocks.byteLength + version.lists.byteLength;
+  if (version.blocks.byteLength > 0 && version.lists.byteLength > 0)
+    refuse('lists', 'a version names blocks or lists, not both');
+  if (named > 0 && (version.deleted || version.kind !== 'file'))
+    refuse('blocks', 'only a file that exists has content');
+  if (version.size > 0 && (version.deleted || version.kind !== 'file'))
+    refuse('size', 'only a file that exists has a size');
+  if (version.size > 0 && named === 0) refuse('blocks', 'a file with a size names its blocks');
+  if (version.size === 0 && named > 0) refuse('size', 'a file with blocks has a size');
+});
+export type VersionMessage = z.infer<typeof VersionMessage>;
+
+export const CommitRequest = z.strictObject({
+  /** 16 random bytes, chosen once per commit and repeated when it is sent again. */
+  commitId: bytes(16, 16),
+  /** The run this belongs to, as `POST .../runs` numbered it. */
+  run: count,
+  /** As the agent last saw it; an older one than the archive's is refused with archive_changed. */
+  purgeEpoch: count,
+  versions: z.array(VersionMessage).min(1).max(limits.commitVersionsMax),
+});
+export type CommitRequest = z.infer<typeof CommitRequest>;
+
+export const CommitAnswer = z.object({
+  /** The versions got firstSeq, firstSeq + 1, ... in the order sent. */
+  firstSeq: count,
+  count,
+  purgeEpoch: count,
+});
+export type CommitAnswer = z.infer<typeof CommitAnswer>;
+
+// --- reading ------------------------------------------------------------------------------------------------------
+
+export const TreeEntry = z.object({
+  name: bytes(0, limits.nameBytesMax),
+  kind: z.enum(fileKinds),
+  size: count,
+  mtime: moment,
+  /** 0 for a folder that is only known from what lies in it. */
+  seq: count,
+  committedAt: moment.nullable(),
+  deleted: z.boolean(),
+});
+export type TreeEntry = z.infer<typeof TreeEntry>;
+
+/** One folder, in byte order of names. `after` of the next page is the last name of this one. */
+export const TreeAnswer = z.object({ seq: count, entries: z.array(TreeEntry), more: z.boolean() });
+export type TreeAnswer = z.infer<typeof TreeAnswer>;
+
+export const StoredVersion = z.object({ ...versionFields, seq: count, committedAt: moment });
+export type StoredVersion = z.infer<typeof StoredVersion>;
+
+/**
+ * The frames of GET .../versions: first `begin`, then `versions` pages, last `end`. A stream without `end` was cut:
+ * ask again with the `seq` of `begin` and, as `after`, the path of the last version received.
+ */
+export const VersionsFrame = z.discriminatedUnion('frame', [
+  z.object({ frame: z.literal('begin'), seq: count, at: moment }),
+  z.object({ frame: z.literal('versions'), versions: z.array(StoredVersion) }),
+  z.object({ frame: z.literal('end') }),
+]);
+export type VersionsFrame = z.infer<typeof VersionsFrame>;
+
+/** All versions of one path, newest first. */
+export const HistoryAnswer = z.object({ versions: z.array(StoredVersion), more: z.boolean() });
+export type HistoryAnswer = z.infer<typeof HistoryAnswer>;
+
+// --- runs ---------------------------------------------------------------------------------------------------------
+
+export const RunStartRequest = z.strictObject({
+  /** The last commit this agent saw acknowledged, or null if it never saw one (new, or replacing a device). */
+  lastCommit: z.strictObject({ commitId: bytes(16, 16), seq: count }).nullable(),
+  roots: z.array(pathBytes).max(1_000),
+});
+export type RunStartRequest = z.infer<typeof RunStartRequest>;
+
+export const RunStartAnswer = z.object({
+  run: count,
+  /** The seq the next version will get: 1 for an archive that holds nothing. */
+  nextSeq: count,
+  purgeEpoch: count,
+  serverTime: moment,
+});
+export type RunStartAnswer = z.infer<typeof RunStartAnswer>;
+
+/** Why a file is not in this run's versions. */
+export const skipReasons = [
+  'unreadable',
+  'vanished',
+  'changed_while_read',
+  'special_file',
+  'too_large',
+  'name_not_storable',
+  'other_file_system',
+  'excluded',
+  'root_suspicious',
+] as const;
+export type SkipReason = (typeof skipReasons)[number];
+
+export const SkippedFile = z.strictObject({
+  path: bytes(1, limits.pathBytesMax * 2),
+  reason: z.enum(skipReasons),
+  detail: text.default(''),
+});
+export type SkippedFile = z.infer<typeof SkippedFile>;
+
+const runCounts = z.strictObject({
+  filesSeen: count,
+  filesChanged: count,
+  filesDeleted: count,
+  filesSkipped: count,
+  bytesSeen: count,
+  bytesRead: count,
+  bytesSent: count,
+});
+export type RunCounts = z.infer<typeof runCounts>;
+
+export const RunProgressRequest = z.strictObject({
+  counts: runCounts,
+  skipped: z.array(SkippedFile).max(limits.runSkippedMax).default([]),
+});
+export type RunProgressRequest = z.infer<typeof RunProgressRequest>;
+
+export const runOutcomes = ['completed', 'failed', 'interrupted'] as const;
+export const RunFinishRequest = z.strictObject({
+  outcome: z.enum(runOutcomes),
+  reason: text.default(''),
+  counts: runCounts,
+  skipped: z.array(SkippedFile).max(limits.runSkippedMax).default([]),
+});
+export type RunFinishRequest = z.infer<typeof RunFinishRequest>;
+
+/** Answers that say nothing but yes. */
+export const EmptyAnswer = z.object({});

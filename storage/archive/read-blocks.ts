@@ -1,0 +1,149 @@
+/**
+ * Gives blocks back. What is asked for in one request is grouped by object and neighbouring blocks are read as one
+ * range; the next range is on its way while one is sent.
+ *
+ * A reader holds no lock. Between looking a block up and reading it, compaction may have moved it and its old object
+ * may be gone: on a 404 the place is looked up once more, and only then is the block called absent.
+ */
+import { hashAt, hashCount } from '../../protocol/hashes.ts';
+import { ByteReader } from '../../protocol/wire.ts';
+import { type BlockPlace, findBlockPlaces } from '../catalog/blocks.ts';
+import { ObjectNotFound } from '../objects/object-store.ts';
+import type { Storage } from '../storage.ts';
+
+/** Bytes of a block, or null when the vault does not hold it undamaged. */
+export async function blockLength(storage: Storage, vault: number, hash: Buffer): Promise<number | null> {
+  const [place] = await findBlockPlaces(storage.database, vault, hash);
+  return place?.length ?? null;
+}
+
+/**
+ * One block, or a range of it that lies inside.
+ * @returns null when the vault does not hold it, or its object is gone
+ */
+export async function readBlock(
+  storage: Storage,
+  vault: number,
+  hash: Buffer,
+  range?: { offset: number; length: number },
+  options: { signal?: AbortSignal } = {},
+): Promise<{ length: number; stream: AsyncIterable<Uint8Array> } | null> {
+  for (let look = 1; ; look++) {
+    const [place] = await findBlockPlaces(storage.database, vault, hash);
+    if (!place) return null;
+    const { offset, length } = range ?? { offset: 0, length: place.length };
+    try {
+      const content = await storage.objects.get(place.key, { offset: place.offset + offset, length }, options);
+      return { length, stream: content.stream };
+    } catch (error) {
+      if (!(error instanceof ObjectNotFound)) throw error;
+      if (look === 2) return null;
+    }
+  }
+}
+
+export interface FetchedBlock {
+  /** Position of the hash in the request. */
+  index: number;
+  /** null: the vault does not hold it undamaged, or its bytes are gone. */
+  bytes: Uint8Array | null;
+}
+
+/**
+ * Many blocks, in the order in which they lie in the store: by object, by offset. Every index comes once.
+ * @param hashes n x 32 bytes; repeats are allowed
+ */
+export async function* fetchBlocks(
+  storage: Storage,
+  vault: number,
+  hashes: Buffer,
+  options: { signal?: AbortSignal } = {},
+): AsyncGenerator<FetchedBlock> {
+  const places = await findBlockPlaces(storage.database, vault, hashes);
+  const found = new Set(places.map((place) => place.index));
+  for (let index = 0; index < hashCount(hashes); index++) if (!found.has(index)) yield { index, bytes: null };
+
+  const moved: number[] = [];
+  yield* readRanges(storage, mergeRanges(places), moved, options);
+  if (moved.length === 0) return;
+
+  const again = Buffer.concat(moved.map((index) => hashAt(hashes, index)));
+  const newPlaces = (await findBlockPlaces(storage.database, vault, again)).map((place) => ({
+    ...place,
+    index: moved[place.index]!,
+  }));
+  const gone: number[] = [];
+  yield* readRanges(storage, mergeRanges(newPlaces), gone, options);
+  const placed = new Set(newPlaces.map((place) => place.index));
+  for (const index of [...gone, ...moved.filter((each) => !placed.has(each))]) yield { index, bytes: null };
+}
+
+interface Range {
+  key: string;
+  offset: number;
+  length: number;
+  /** By offset. */
+  blocks: BlockPlace[];
+}
+
+/** A gap up to this is read and thrown away: cheaper than another request. */
+const gapBytesMax = 64 * 1024;
+/** Bounds what one range holds in memory, twice: the one being sent and the next. */
+const rangeBytesMax = 8 * 1024 * 1024;
+
+/** Groups places into ranges of an object, neighbours together. A single block may be longer than a range should be. */
+export function mergeRanges(places: readonly BlockPlace[]): Range[] {
+  const sorted = [...places].sort((a, b) => (a.key === b.key ? a.offset - b.offset : a.key < b.key ? -1 : 1));
+  const ranges: Range[] = [];
+  for (const place of sorted) {
+    const last = ranges.at(-1);
+    const end = place.offset + place.length;
+    const joins =
+      last &&
+      last.key === place.key &&
+      place.offset - (last.offset + last.length) <= gapBytesMax &&
+      end - last.offset <= rangeBytesMax;
+    if (joins) {
+      last.length = Math.max(last.length, end - last.offset);
+      last.blocks.push(place);
+    } else ranges.push({ key: place.key, offset: place.offset, length: place.length, blocks: [place] });
+  }
+  return ranges;
+}
+
+async function* readRanges(
+  storage: Storage,
+  ranges: readonly Range[],
+  missing: number[],
+  options: { signal?: AbortSignal },
+): AsyncGenerator<FetchedBlock> {
+  const read = (range: Range | undefined): Promise<Buffer | null> | null => {
+    if (!range) return null;
+    const reading = readRange(storage, range, options);
+    reading.catch(() => {}); // it is awaited below, unless the reader has left by then
+    return reading;
+  };
+  let next = read(ranges[0]);
+  for (const [i, range] of ranges.entries()) {
+    const bytes = await next!;
+    next = read(ranges[i + 1]);
+    for (const block of range.blocks) {
+      if (bytes === null) missing.push(block.index);
+      else
+        yield {
+          index: block.index,
+          bytes: bytes.subarray(block.offset - range.offset, block.offset - range.offset + block.length),
+        };
+    }
+  }
+}
+
+async function readRange(storage: Storage, range: Range, options: { signal?: AbortSignal }): Promise<Buffer | null> {
+  try {
+    const content = await storage.objects.get(range.key, { offset: range.offset, length: range.length }, options);
+    return await new ByteReader(content.stream).read(range.length);
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return null;
+    throw error;
+  }
+}

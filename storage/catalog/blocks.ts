@@ -1,0 +1,255 @@
+/**
+ * Blocks and the objects they lie in. Lock order of every transaction here: the own object's row, then blocks by
+ * hash in one pass, then other objects by id (docs/decisions/catalog.md).
+ */
+import assert from 'node:assert/strict';
+import { hashAt, hashCount, hashKeyAt, joinHashes } from '../../protocol/hashes.ts';
+import { type Database, statement, type Transaction } from './database.ts';
+import { hashesOf, packArray } from './packing.ts';
+
+const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
+
+const sql = {
+  readClaims: statement(
+    'blocks.readClaims',
+    `SELECT string_agg(w.i::text, ',') FILTER (WHERE b.refs > 0 OR b.claimed_until > ${keptUntil}) AS kept,
+            string_agg(w.i::text, ',') FILTER (WHERE b.refs = 0 AND b.claimed_until <= ${keptUntil}) AS lapsing,
+            ${keptUntil} AS until
+       FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
+      WHERE b.damaged_at IS NULL`,
+  ),
+
+  renewClaims: statement(
+    'blocks.renewClaims',
+    `WITH locked AS MATERIALIZED (
+       SELECT b.hash, w.i FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
+        WHERE b.damaged_at IS NULL ORDER BY b.hash FOR NO KEY UPDATE OF b),
+     renewed AS (
+       UPDATE blocks b SET claimed_until = greatest(b.claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
+         FROM locked WHERE b.vault_id = $1 AND b.hash = locked.hash RETURNING locked.i)
+     SELECT string_agg(i::text, ',') AS kept FROM renewed`,
+  ),
+
+  // A lost row is as good as a failed upload, so this commit need not wait for the disk: the transaction that makes
+  // the object live asks for row and key again, and is the one that must be durable.
+  insertWriting: statement(
+    'objects.insertWriting',
+    `WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+     INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
+     SELECT $1, $2, 'writing', $3, 0, now() + $4 * interval '1 ms' FROM quick
+     ON CONFLICT (vault_id, key) DO UPDATE SET next_at = excluded.next_at WHERE objects.state = 'writing'
+     RETURNING object_id AS "objectId"`,
+  ),
+
+  // key = $3 is not decoration: an identity value handed out under an asynchronous commit is handed out again after
+  // a crash, and then names another upload's row.
+  makeLive: statement(
+    'objects.makeLive',
+    `UPDATE objects SET state = 'live', next_at = NULL, created_at = now(), live_bytes = $4
+      WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`,
+  ),
+
+  insertBlocks: statement(
+    'blocks.insert',
+    `WITH inserted AS (
+       INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
+       SELECT $1, w.h, $2, x.byte_offset, x.byte_length, clock_timestamp() + 2 * $6 * interval '1 ms'
+         FROM unnest($4::int[], $5::int[]) WITH ORDINALITY AS x (byte_offset, byte_length, ordinal)
+         CROSS JOIN LATERAL (SELECT substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32) AS h) w
+        ORDER BY w.h
+       ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = greatest(blocks.claimed_until, excluded.claimed_until)
+       RETURNING hash, object_id, byte_length, damaged_at)
+     SELECT hash, object_id AS "objectId", byte_length AS "byteLength", damaged_at IS NOT NULL AS damaged
+       FROM inserted WHERE object_id <> $2`,
+  ),
+
+  // Only rows that the insert returned, so their locks are ours already.
+  healBlocks: statement(
+    'blocks.heal',
+    `UPDATE blocks b SET object_id = $2, byte_offset = x.byte_offset, byte_length = x.byte_length, damaged_at = NULL
+       FROM unnest($4::int[], $5::int[]) WITH ORDINALITY AS x (byte_offset, byte_length, ordinal)
+      WHERE b.vault_id = $1 AND b.hash = substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32) AND b.damaged_at IS NOT NULL`,
+  ),
+
+  setLiveBytes: statement(
+    'objects.setLiveBytes',
+    `UPDATE objects SET live_bytes = $3::bigint,
+            state = CASE WHEN $3::bigint = 0 THEN 'dead' ELSE state END,
+            next_at = CASE WHEN $3::bigint = 0 THEN now() + $4 * interval '1 ms' END
+      WHERE vault_id = $1 AND object_id = $2 AND state = 'live'`,
+  ),
+
+  takeLiveBytes: statement(
+    'objects.takeLiveBytes',
+    `WITH locked AS MATERIALIZED (
+       SELECT o.object_id, d.bytes FROM unnest($2::bigint[], $3::bigint[]) AS d (object_id, bytes)
+         JOIN objects o ON o.vault_id = $1 AND o.object_id = d.object_id ORDER BY o.object_id FOR NO KEY UPDATE OF o)
+     UPDATE objects o SET live_bytes = o.live_bytes - locked.bytes FROM locked WHERE o.vault_id = $1 AND o.object_id = locked.object_id
+     RETURNING o.object_id`,
+  ),
+
+  // A statement after the one that locked the rows, on purpose: in the same one, two transactions that each take the
+  // last blocks of an object would each still see the other's, and the object would never die.
+  buryEmpty: statement(
+    'objects.buryEmpty',
+    `UPDATE objects o SET state = 'dead', next_at = now() + $3 * interval '1 ms'
+      WHERE o.vault_id = $1 AND o.object_id = ANY($2::bigint[]) AND o.state = 'live'
+        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = o.object_id)`,
+  ),
+
+  findPlaces: statement(
+    'blocks.findPlaces',
+    `SELECT w.i, o.key, b.byte_offset AS "byteOffset", b.byte_length AS "byteLength"
+       FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
+       JOIN objects o ON o.vault_id = $1 AND o.object_id = b.object_id
+      WHERE b.damaged_at IS NULL`,
+  ),
+};
+
+/**
+ * Which of these blocks the vault holds and will keep for the claim window. A block that a version or list refers
+ * to is confirmed by a read alone, because whoever frees it leaves it claimed for one window; only an unreferenced
+ * one about to lapse is written, to twice the window, and never shortened.
+ * @param hashes n x 32 bytes
+ * @returns indexes of the hashes that are kept, and the moment until which that holds
+ */
+export async function claimHeldBlocks(
+  db: Database,
+  vault: number,
+  hashes: Buffer,
+  windowMs: number,
+): Promise<{ kept: Set<number>; until: Date }> {
+  type Row = { kept: string | null; lapsing: string | null; until: Date };
+  const [row] = await db.query<Row>(sql.readClaims, [vault, hashes, windowMs]);
+  const kept = new Set(indexes(row!.kept));
+  const lapsing = indexes(row!.lapsing);
+  if (lapsing.length === 0) return { kept, until: row!.until };
+
+  // Each hash once: an UPDATE touches a row once however often it is named, and reports one of its indexes.
+  const distinct = [...new Map(lapsing.map((i) => [hashKeyAt(hashes, i), hashAt(hashes, i)])).values()];
+  const [renewal] = await db.query<{ kept: string | null }>(sql.renewClaims, [vault, joinHashes(distinct), windowMs]);
+  const renewed = new Set(indexes(renewal!.kept).map((i) => distinct[i]!.toString('latin1')));
+  for (const i of lapsing) if (renewed.has(hashKeyAt(hashes, i))) kept.add(i);
+  return { kept, until: row!.until };
+}
+
+function indexes(list: string | null): number[] {
+  return list === null ? [] : list.split(',').map(Number);
+}
+
+/**
+ * The row that precedes an object's bytes: whoever lists the bucket later and finds the key finds this row too.
+ * Repeated after a lost connection it meets its own row, for a key ends in fresh random bytes.
+ */
+export async function insertWritingObject(
+  db: Database,
+  object: { vault: number; key: string; sizeBytes: number; leaseMs: number },
+): Promise<number> {
+  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, [
+    object.vault,
+    object.key,
+    object.sizeBytes,
+    object.leaseMs,
+  ]);
+  assert(row, 'a fresh object key was already in use');
+  return row.objectId;
+}
+
+export interface BlockPlaces {
+  /** n x 32 bytes, distinct. */
+  hashes: Buffer;
+  offsets: readonly number[];
+  lengths: readonly number[];
+}
+
+/**
+ * Turns an object whose bytes are stored live and enters its blocks, all in the caller's transaction. A block that is
+ * there already stays where it is, unless it is damaged: then it moves here and is well again. An object none of
+ * whose blocks was needed dies at once.
+ * @returns how many blocks are new here; null when the object's row is gone or no longer `writing` (its lease lapsed,
+ *   or this transaction did commit before): start again under a new key
+ */
+export async function recordObject(
+  tx: Transaction,
+  object: { vault: number; objectId: number; key: string },
+  places: BlockPlaces,
+  settings: { claimWindowMs: number; objectDeleteDelayMs: number },
+): Promise<number | null> {
+  const { vault, objectId } = object;
+  const sum = (values: Iterable<number>): number => Array.from(values).reduce((total, value) => total + value, 0);
+  const allBytes = sum(places.lengths);
+  const live = await tx.query(sql.makeLive, [vault, objectId, object.key, allBytes]);
+  if (live.length === 0) return null;
+
+  type Existing = { hash: Buffer; objectId: number; byteLength: number; damaged: boolean };
+  const existing = await tx.query<Existing>(sql.insertBlocks, [
+    vault,
+    objectId,
+    places.hashes,
+    packArray(places.offsets),
+    packArray(places.lengths),
+    settings.claimWindowMs,
+  ]);
+  if (existing.length === 0) return places.lengths.length;
+
+  const damaged = existing.filter((block) => block.damaged);
+  if (damaged.length > 0) await healBlocks(tx, object, places, damaged);
+  const unneeded = existing.filter((block) => !block.damaged);
+  await tx.query(sql.setLiveBytes, [
+    vault,
+    objectId,
+    allBytes - sum(unneeded.map((block) => block.byteLength)),
+    settings.objectDeleteDelayMs,
+  ]);
+  await shrinkObjects(tx, vault, damaged, settings.objectDeleteDelayMs);
+  return places.lengths.length - unneeded.length;
+}
+
+async function healBlocks(
+  tx: Transaction,
+  object: { vault: number; objectId: number },
+  places: BlockPlaces,
+  damaged: readonly { hash: Buffer }[],
+): Promise<void> {
+  const position = new Map(
+    Array.from({ length: hashCount(places.hashes) }, (_, i) => [hashKeyAt(places.hashes, i), i]),
+  );
+  const healed = damaged.map((block) => position.get(block.hash.toString('latin1'))!);
+  await tx.query(sql.healBlocks, [
+    object.vault,
+    object.objectId,
+    joinHashes(healed.map((i) => hashAt(places.hashes, i))),
+    packArray(healed.map((i) => places.offsets[i]!)),
+    packArray(healed.map((i) => places.lengths[i]!)),
+  ]);
+}
+
+/** Takes the bytes of blocks that left them off their objects; an object no block row names any more dies. */
+export async function shrinkObjects(
+  tx: Transaction,
+  vault: number,
+  left: readonly { objectId: number; byteLength: number }[],
+  objectDeleteDelayMs: number,
+): Promise<void> {
+  if (left.length === 0) return;
+  const bytes = new Map<number, number>();
+  for (const block of left) bytes.set(block.objectId, (bytes.get(block.objectId) ?? 0) + block.byteLength);
+  const ids = packArray([...bytes.keys()]);
+  await tx.query(sql.takeLiveBytes, [vault, ids, packArray([...bytes.values()])]);
+  await tx.query(sql.buryEmpty, [vault, ids, objectDeleteDelayMs]);
+}
+
+export interface BlockPlace {
+  /** Position of the hash in the request. */
+  index: number;
+  key: string;
+  offset: number;
+  length: number;
+}
+
+/** Where blocks lie. Blocks the vault does not hold, or that are damaged, are left out. */
+export async function findBlockPlaces(db: Database, vault: number, hashes: Buffer): Promise<BlockPlace[]> {
+  type Row = { i: number; key: string; byteOffset: number; byteLength: number };
+  const rows = await db.query<Row>(sql.findPlaces, [vault, hashes]);
+  return rows.map((row) => ({ index: row.i, key: row.key, offset: row.byteOffset, length: row.byteLength }));
+}

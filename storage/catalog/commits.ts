@@ -1,0 +1,254 @@
+/**
+ * What a commit reads and writes. All of it happens in one transaction that holds the archive's row, so that two
+ * commits of one archive, and a commit and a deleter, never meet. Lock order: archive, blocks by hash.
+ */
+import { hashCount } from '../../protocol/hashes.ts';
+import type { ArchiveRef } from '../storage.ts';
+import { type Database, statement, type Transaction } from './database.ts';
+import { hashesOf, packArray, packBytes } from './packing.ts';
+
+const sql = {
+  lockArchive: statement(
+    'archives.lock',
+    `SELECT next_seq AS "nextSeq", next_file_id AS "nextFileId", state, purge_epoch AS "purgeEpoch"
+       FROM archives WHERE vault_id = $1 AND archive_id = $2 FOR NO KEY UPDATE`,
+  ),
+
+  // A statement of its own after the lock: its snapshot shows what whoever held the lock before has committed.
+  findCommit: statement(
+    'commits.find',
+    `SELECT body_sha256 AS "bodySha256", first_seq AS "firstSeq", count
+       FROM commits WHERE vault_id = $1 AND archive_id = $2 AND commit_id = $3`,
+  ),
+
+  findRun: statement(
+    'runs.find',
+    'SELECT finished_at IS NOT NULL AS finished FROM runs WHERE vault_id = $1 AND archive_id = $2 AND run_id = $3',
+  ),
+
+  addRefs: statement(
+    'blocks.addRefs',
+    `WITH locked AS MATERIALIZED (
+       SELECT b.hash, x.versions
+         FROM unnest($3::int[]) WITH ORDINALITY AS x (versions, ordinal)
+         JOIN blocks b ON b.vault_id = $1 AND b.hash = substr($2::bytea, (x.ordinal::int - 1) * 32 + 1, 32)
+        WHERE b.damaged_at IS NULL ORDER BY b.hash FOR NO KEY UPDATE OF b),
+     counted AS (
+       UPDATE blocks b SET refs = b.refs + locked.versions FROM locked
+        WHERE b.vault_id = $1 AND b.hash = locked.hash RETURNING 1)
+     SELECT count(*) AS found FROM counted`,
+  ),
+
+  findMissing: statement(
+    'blocks.findMissing',
+    `SELECT string_agg(w.i::text, ',' ORDER BY w.i) AS missing FROM ${hashesOf('$2')} w
+      WHERE NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.hash = w.h AND b.damaged_at IS NULL)`,
+  ),
+
+  findFiles: statement(
+    'files.findByName',
+    `SELECT x.ordinal::int - 1 AS i, f.file_id AS "fileId"
+       FROM unnest($3::bigint[], $5::int[], $6::int[]) WITH ORDINALITY AS x (parent_id, name_offset, name_length, ordinal)
+       JOIN files f ON f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = x.parent_id
+                   AND f.name = substr($4::bytea, x.name_offset, x.name_length)`,
+  ),
+
+  insertFiles: statement(
+    'files.insert',
+    `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, implied, created_seq)
+     SELECT $1, $2, $7::bigint + x.ordinal - 1, x.parent_id, substr($4::bytea, x.name_offset, x.name_length), x.implied, $8
+       FROM unnest($3::bigint[], $5::int[], $6::int[], $9::boolean[]) WITH ORDINALITY AS x (parent_id, name_offset, name_length, implied, ordinal)`,
+  ),
+
+  advanceArchive: statement(
+    'archives.advance',
+    `UPDATE archives SET next_seq = $3, next_file_id = $4,
+            last_committed_at = greatest(clock_timestamp(), last_committed_at + interval '1 microsecond')
+      WHERE vault_id = $1 AND archive_id = $2`,
+  ),
+
+  insertVersions: statement(
+    'versions.insert',
+    `WITH given AS MATERIALIZED (
+       SELECT * FROM unnest($4::bigint[], $5::text[], $6::boolean[], $7::bigint[], $8::bigint[], $10::int[], $11::int[], $13::int[], $14::int[])
+         WITH ORDINALITY AS x (file_id, kind, deleted, size, mtime, attributes_offset, attributes_length, blocks_offset, blocks_length, ordinal)),
+     at AS MATERIALIZED (SELECT last_committed_at FROM archives WHERE vault_id = $1 AND archive_id = $2),
+     latest AS (
+       UPDATE files f SET latest_seq = $3::bigint + g.ordinal - 1, latest_deleted = g.deleted FROM given g
+        WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id = g.file_id)
+     INSERT INTO versions (vault_id, archive_id, file_id, seq, committed_at, kind, deleted, size, mtime, attributes, mac, blocks)
+     SELECT $1, $2, g.file_id, $3::bigint + g.ordinal - 1, at.last_committed_at, g.kind, g.deleted, g.size, g.mtime,
+            substr($9::bytea, g.attributes_offset, g.attributes_length),
+            substr($15::bytea, (g.ordinal::int - 1) * 32 + 1, 32),
+            substr($12::bytea, g.blocks_offset, g.blocks_length)
+       FROM given g CROSS JOIN at`,
+  ),
+
+  insertCommit: statement(
+    'commits.insert',
+    `INSERT INTO commits (vault_id, archive_id, commit_id, run_id, body_sha256, first_seq, count, committed_at)
+     SELECT $1, $2, $3, $4, $5, $6, $7, last_committed_at FROM archives WHERE vault_id = $1 AND archive_id = $2`,
+  ),
+};
+
+export interface ArchiveRow {
+  nextSeq: number;
+  nextFileId: number;
+  state: 'active' | 'cold' | 'expired';
+  purgeEpoch: number;
+}
+
+/** Locks the archive for the rest of the transaction. Null when there is none. */
+export async function lockArchive(tx: Transaction, ref: ArchiveRef): Promise<ArchiveRow | null> {
+  const [row] = await tx.query<ArchiveRow>(sql.lockArchive, [ref.vault, ref.archive]);
+  return row ?? null;
+}
+
+export interface CommitRow {
+  bodySha256: Buffer;
+  firstSeq: number;
+  count: number;
+}
+
+export async function findCommit(tx: Transaction, ref: ArchiveRef, commitId: Buffer): Promise<CommitRow | null> {
+  const [row] = await tx.query<CommitRow>(sql.findCommit, [ref.vault, ref.archive, commitId]);
+  return row ?? null;
+}
+
+export async function findRun(tx: Transaction, ref: ArchiveRef, run: number): Promise<{ finished: boolean } | null> {
+  const [row] = await tx.query<{ finished: boolean }>(sql.findRun, [ref.vault, ref.archive, run]);
+  return row ?? null;
+}
+
+/**
+ * Counts versions onto the blocks they name, locking those in hash order. Damaged blocks are as good as absent.
+ * @param refs distinct hashes and how many versions name each
+ * @returns whether every block was there; if not, the caller must roll back
+ */
+export async function addRefs(
+  tx: Transaction,
+  vault: number,
+  refs: { hashes: Buffer; counts: readonly number[] },
+): Promise<boolean> {
+  if (refs.counts.length === 0) return true;
+  const [row] = await tx.query<{ found: number }>(sql.addRefs, [vault, refs.hashes, packArray(refs.counts)]);
+  return row!.found === hashCount(refs.hashes);
+}
+
+/** Indexes of the hashes that the vault does not hold undamaged. */
+export async function findMissingBlocks(db: Database, vault: number, hashes: Buffer): Promise<number[]> {
+  const [row] = await db.query<{ missing: string | null }>(sql.findMissing, [vault, hashes]);
+  return row!.missing === null ? [] : row!.missing.split(',').map(Number);
+}
+
+export interface NewFile {
+  parentId: number;
+  name: Buffer;
+  implied: boolean;
+}
+
+/** The ids of names in their folders; undefined where there is no such row. */
+export async function findFiles(
+  tx: Transaction,
+  ref: ArchiveRef,
+  names: readonly { parentId: number; name: Buffer }[],
+): Promise<(number | undefined)[]> {
+  const packed = packBytes(names.map((file) => file.name));
+  const parents = packArray(names.map((file) => file.parentId));
+  const rows = await tx.query<{ i: number; fileId: number }>(sql.findFiles, [
+    ref.vault,
+    ref.archive,
+    parents,
+    packed.bytes,
+    packed.offsets,
+    packed.lengths,
+  ]);
+  const ids = new Array<number | undefined>(names.length);
+  for (const row of rows) ids[row.i] = row.fileId;
+  return ids;
+}
+
+/** Enters names that are not there yet, as ids firstFileId, firstFileId + 1, ... The archive's lock keeps others from doing the same. */
+export async function insertFiles(
+  tx: Transaction,
+  ref: ArchiveRef,
+  files: readonly NewFile[],
+  at: { firstFileId: number; seq: number },
+): Promise<void> {
+  const packed = packBytes(files.map((file) => file.name));
+  await tx.query(sql.insertFiles, [
+    ref.vault,
+    ref.archive,
+    packArray(files.map((file) => file.parentId)),
+    packed.bytes,
+    packed.offsets,
+    packed.lengths,
+    at.firstFileId,
+    at.seq,
+    packArray(files.map((file) => file.implied)),
+  ]);
+}
+
+/** Sets the archive's counters, and its time forward: never back, whatever the clock does. */
+export async function advanceArchive(
+  tx: Transaction,
+  ref: ArchiveRef,
+  next: { seq: number; fileId: number },
+): Promise<void> {
+  await tx.query(sql.advanceArchive, [ref.vault, ref.archive, next.seq, next.fileId]);
+}
+
+export interface NewVersion {
+  fileId: number;
+  kind: string;
+  deleted: boolean;
+  size: number;
+  mtime: number;
+  attributes: Buffer;
+  mac: Buffer;
+  blocks: Buffer;
+}
+
+/** Inserts versions as firstSeq, firstSeq + 1, ..., dated by the archive's last_committed_at as advanceArchive set it. */
+export async function insertVersions(
+  tx: Transaction,
+  ref: ArchiveRef,
+  firstSeq: number,
+  versions: readonly NewVersion[],
+): Promise<void> {
+  const attributes = packBytes(versions.map((version) => version.attributes));
+  const blocks = packBytes(versions.map((version) => version.blocks));
+  await tx.query(sql.insertVersions, [
+    ref.vault,
+    ref.archive,
+    firstSeq,
+    packArray(versions.map((version) => version.fileId)),
+    packArray(versions.map((version) => version.kind)),
+    packArray(versions.map((version) => version.deleted)),
+    packArray(versions.map((version) => version.size)),
+    packArray(versions.map((version) => version.mtime)),
+    attributes.bytes,
+    attributes.offsets,
+    attributes.lengths,
+    blocks.bytes,
+    blocks.offsets,
+    blocks.lengths,
+    Buffer.concat(versions.map((version) => version.mac)),
+  ]);
+}
+
+export async function insertCommit(
+  tx: Transaction,
+  ref: ArchiveRef,
+  commit: CommitRow & { commitId: Buffer; run: number },
+): Promise<void> {
+  await tx.query(sql.insertCommit, [
+    ref.vault,
+    ref.archive,
+    commit.commitId,
+    commit.run,
+    commit.bodySha256,
+    commit.firstSeq,
+    commit.count,
+  ]);
+}

@@ -1,0 +1,61 @@
+/**
+ * Vaults, their keys and their archives, as rows. Called inside the transaction that makes the user's or device's own
+ * rows, so that neither exists without the other.
+ */
+import { statement, type Transaction } from './database.ts';
+
+const sql = {
+  findVault: statement('vaults.findByUser', 'SELECT vault_id AS vault FROM vaults WHERE user_id = $1'),
+  insertVault: statement(
+    'vaults.insert',
+    `INSERT INTO vaults (user_id) VALUES ($1) ON CONFLICT (user_id) DO NOTHING RETURNING vault_id AS vault`,
+  ),
+  insertArchive: statement(
+    'archives.insert',
+    'INSERT INTO archives (vault_id, device_id) VALUES ($1, $2) RETURNING archive_id AS archive',
+  ),
+  insertKey: statement(
+    'vaultKeys.insert',
+    'INSERT INTO vault_keys (vault_id, generation, level, record) VALUES ($1, $2, $3, $4)',
+  ),
+  readKey: statement(
+    'vaultKeys.read',
+    'SELECT generation, level, record FROM vault_keys WHERE vault_id = $1 ORDER BY generation DESC LIMIT 1',
+  ),
+};
+
+export type KeyLevel = 'standard' | 'password' | 'custom';
+
+export interface VaultKeyRow {
+  generation: number;
+  level: KeyLevel;
+  /** standard: sealed by the key service; password: wrapped by the agent; custom: a check value. */
+  record: Buffer;
+}
+
+export async function findVaultOfUser(tx: Transaction, userId: number): Promise<number | null> {
+  const [row] = await tx.query<{ vault: number }>(sql.findVault, [userId]);
+  return row?.vault ?? null;
+}
+
+/** @returns null when another transaction has made the user's vault meanwhile: look it up */
+export async function createVault(tx: Transaction, owner: { userId: number }): Promise<number | null> {
+  const [row] = await tx.query<{ vault: number }>(sql.insertVault, [owner.userId]);
+  return row?.vault ?? null;
+}
+
+export async function createArchive(tx: Transaction, of: { vault: number; deviceId: number }): Promise<number> {
+  const [row] = await tx.query<{ archive: number }>(sql.insertArchive, [of.vault, of.deviceId]);
+  return row!.archive;
+}
+
+/** Enters a generation of a vault's key. Rows are never changed afterwards. */
+export async function putVaultKey(tx: Transaction, vault: number, key: VaultKeyRow): Promise<void> {
+  await tx.query(sql.insertKey, [vault, key.generation, key.level, key.record]);
+}
+
+/** The newest generation of a vault's key. */
+export async function readVaultKey(tx: Transaction, vault: number): Promise<VaultKeyRow | null> {
+  const [row] = await tx.query<VaultKeyRow>(sql.readKey, [vault]);
+  return row ?? null;
+}

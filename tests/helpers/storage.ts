@@ -1,0 +1,106 @@
+/** The engine on a real PostgreSQL and an in-memory object store, with the few calls that tests of its verbs repeat. */
+import { randomBytes } from 'node:crypto';
+import { sha256 } from '../../protocol/hashes.ts';
+import type { CommitAnswer, CommitRequest, VersionMessage } from '../../protocol/messages.ts';
+import { encodeMessage } from '../../protocol/wire.ts';
+import { commitVersions } from '../../storage/archive/commit.ts';
+import { startRun } from '../../storage/archive/runs.ts';
+import { type UploadResult, uploadBlocks } from '../../storage/archive/upload.ts';
+import { databaseDefaults, openDatabase } from '../../storage/catalog/database.ts';
+import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
+import { MemoryStore } from '../../storage/objects/memory-store.ts';
+import type { ObjectStore } from '../../storage/objects/object-store.ts';
+import {
+  type ArchiveRef,
+  openStorage,
+  type Storage,
+  type StorageSettings,
+  storageDefaults,
+} from '../../storage/storage.ts';
+import { testDatabase } from './postgres.ts';
+
+export interface TestStorage extends Storage {
+  connectionString: string;
+  close(): Promise<void>;
+}
+
+export async function testStorage(
+  options: { objects?: ObjectStore; settings?: Partial<StorageSettings>; poolMax?: number } = {},
+): Promise<TestStorage> {
+  const { connectionString, drop } = await testDatabase();
+  const database = openDatabase({ ...databaseDefaults, connectionString, poolMax: options.poolMax ?? 10 });
+  const objects = options.objects ?? new MemoryStore();
+  const storage = await openStorage({ database, objects, settings: { ...storageDefaults, ...options.settings } });
+  const close = async (): Promise<void> => {
+    await database.close();
+    await objects.close();
+    await drop();
+  };
+  return { ...storage, connectionString, close };
+}
+
+let userId = 0;
+let deviceId = 0;
+
+/** A vault of a new user (or the one given) with a new archive in it. */
+export async function newArchive(storage: Storage, vault?: number): Promise<ArchiveRef> {
+  return storage.database.transaction(async (tx) => {
+    const in_ = vault ?? (await createVault(tx, { userId: ++userId }))!;
+    return { vault: in_, archive: await createArchive(tx, { vault: in_, deviceId: ++deviceId }) };
+  });
+}
+
+export async function newRun(storage: Storage, ref: ArchiveRef): Promise<number> {
+  return (await startRun(storage, ref, { lastCommit: null, roots: [] })).run;
+}
+
+/** Bytes as one upload; the body comes in pieces of `pieceBytes`. */
+export async function upload(
+  storage: Storage,
+  vault: number,
+  blocks: readonly Uint8Array[],
+  pieceBytes = 1000,
+): Promise<UploadResult> {
+  const header = { blocks: Buffer.concat(blocks.map(sha256)), lengths: blocks.map((block) => block.byteLength) };
+  return uploadBlocks(storage, vault, header, pieces(Buffer.concat(blocks), pieceBytes));
+}
+
+export async function* pieces(bytes: Uint8Array, pieceBytes: number): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
+}
+
+/** A version as an agent sends it; attributes and MAC are opaque to the engine. */
+export function version(
+  path: string,
+  blocks: readonly Uint8Array[] = [],
+  rest: Partial<VersionMessage> = {},
+): VersionMessage {
+  return {
+    path: Buffer.from(path),
+    kind: 'file',
+    size: blocks.reduce((sum, block) => sum + block.byteLength, 0),
+    mtime: 1_700_000_000_000,
+    attributes: Buffer.from(`attributes of ${path}`),
+    blocks: Buffer.concat(blocks.map(sha256)),
+    lists: Buffer.alloc(0),
+    mac: randomBytes(32),
+    deleted: false,
+    ...rest,
+  };
+}
+
+export function deletion(path: string): VersionMessage {
+  return version(path, [], { deleted: true, attributes: Buffer.alloc(0) });
+}
+
+/** Sends a commit as the server would hand it on. */
+export async function commit(
+  storage: Storage,
+  ref: ArchiveRef,
+  run: number,
+  versions: VersionMessage[],
+  rest: Partial<CommitRequest> = {},
+): Promise<CommitAnswer> {
+  const request: CommitRequest = { commitId: randomBytes(16), run, purgeEpoch: 0, versions, ...rest };
+  return commitVersions(storage, ref, request, sha256(encodeMessage(request)));
+}
