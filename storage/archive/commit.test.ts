@@ -74,6 +74,12 @@ test('missing and damaged blocks are named, and nothing of the commit remains', 
     { name: '', text: 'UPDATE blocks SET damaged_at = now() WHERE vault_id = $1 AND hash = $2' },
     [ref.vault, sha256(block(2))],
   );
+  await expect(commit(storage, ref, run, [version('/x', [block(1), block(2)])])).rejects.toMatchObject({
+    extras: { missing: [sha256(block(2)).toString('hex')] },
+  });
+  await expect(commit(storage, ref, run, [version('/x', [block(1), block(3)])])).rejects.toMatchObject({
+    extras: { missing: [sha256(block(3)).toString('hex')] },
+  });
   const refusal = commit(storage, ref, run, [version('/x', [block(1), block(2), block(3)])]);
   await expect(refusal).rejects.toMatchObject({ code: 'blocks_missing' });
   const { extras } = await refusal.catch((error) => error);
