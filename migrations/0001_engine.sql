@@ -55,7 +55,8 @@ CREATE TABLE objects (
   PRIMARY KEY (vault_id, object_id),
   UNIQUE (vault_id, key)
 );
-CREATE INDEX objects_due ON objects (vault_id, next_at) WHERE state <> 'live';
+-- Its condition is not about the state, so that no look-up of one object by its key and state is led here.
+CREATE INDEX objects_due ON objects (vault_id, next_at) WHERE next_at IS NOT NULL;
 
 -- Nothing indexes refs, claimed_until or damaged_at: their updates must be able to stay HOT.
 CREATE TABLE blocks (
@@ -75,18 +76,16 @@ CREATE INDEX blocks_by_object ON blocks (vault_id, object_id);
 -- One path each. parent_id 0 is the root, which has no row. `implied`: made because something lies in it, before
 -- (or without) a version of its own; such a folder is shown from the commit `created_seq` on.
 CREATE TABLE files (
-  vault_id       bigint NOT NULL,
-  archive_id     bigint NOT NULL,
-  file_id        bigint NOT NULL,
-  parent_id      bigint NOT NULL,
-  name           bytea NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 2048),
-  implied        boolean NOT NULL,
-  created_seq    bigint NOT NULL,
-  latest_seq     bigint NOT NULL DEFAULT 0,
-  latest_deleted boolean NOT NULL DEFAULT false,
-  PRIMARY KEY (vault_id, archive_id, file_id),
-  UNIQUE (vault_id, archive_id, parent_id, name)
-) WITH (fillfactor = 85);
+  vault_id    bigint NOT NULL,
+  archive_id  bigint NOT NULL,
+  file_id     bigint NOT NULL,
+  parent_id   bigint NOT NULL,
+  name        bytea NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 2048),
+  implied     boolean NOT NULL,
+  created_seq bigint NOT NULL,
+  UNIQUE (vault_id, archive_id, parent_id, name),
+  PRIMARY KEY (vault_id, archive_id, file_id)
+);
 
 CREATE TABLE versions (
   vault_id     bigint NOT NULL,
@@ -103,7 +102,7 @@ CREATE TABLE versions (
   blocks       bytea NOT NULL CHECK (octet_length(blocks) % 32 = 0),
   PRIMARY KEY (vault_id, archive_id, file_id, seq)
 );
-CREATE INDEX versions_by_time ON versions (vault_id, archive_id, committed_at, seq);
+CREATE INDEX versions_by_time ON versions (vault_id, archive_id, committed_at) INCLUDE (seq);
 -- Ciphertext and hashes do not compress: do not try.
 ALTER TABLE versions ALTER COLUMN attributes SET STORAGE EXTERNAL;
 ALTER TABLE versions ALTER COLUMN blocks SET STORAGE EXTERNAL;

@@ -17,12 +17,12 @@ import {
   findCommit,
   findFiles,
   findMissingBlocks,
-  findRun,
   insertCommit,
   insertFiles,
   insertVersions,
   lockArchive,
   type NewFile,
+  touchRun,
 } from '../catalog/commits.ts';
 import type { Transaction } from '../catalog/database.ts';
 import type { ArchiveRef, Storage } from '../storage.ts';
@@ -135,7 +135,7 @@ async function refuseUnlessReady(
       },
     );
   }
-  const run = await findRun(tx, ref, request.run);
+  const run = await touchRun(tx, ref, request.run);
   if (!run) throw new Problem('not_found', 'there is no such run; start one', { field: 'run' });
   if (run.finished) throw new Problem('run_finished', 'this run has ended; start another', { field: 'run' });
 }

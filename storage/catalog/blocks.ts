@@ -3,31 +3,30 @@
  * hash in one pass, then other objects by id (docs/decisions/catalog.md).
  */
 import assert from 'node:assert/strict';
-import { hashAt, hashCount, hashKeyAt, joinHashes } from '../../protocol/hashes.ts';
+import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes, splitHashes } from '../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from './database.ts';
-import { hashesOf, packArray } from './packing.ts';
+import { hashArray, packArray } from './packing.ts';
 
 const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
 
 const sql = {
   readClaims: statement(
     'blocks.readClaims',
-    `SELECT string_agg(w.i::text, ',') FILTER (WHERE b.refs > 0 OR b.claimed_until > ${keptUntil}) AS kept,
-            string_agg(w.i::text, ',') FILTER (WHERE b.refs = 0 AND b.claimed_until <= ${keptUntil}) AS lapsing,
+    `SELECT string_agg(hash, '') FILTER (WHERE refs > 0 OR claimed_until > ${keptUntil}) AS kept,
+            string_agg(hash, '') FILTER (WHERE refs = 0 AND claimed_until <= ${keptUntil}) AS lapsing,
             ${keptUntil} AS until
-       FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
-      WHERE b.damaged_at IS NULL`,
+       FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL`,
   ),
 
   renewClaims: statement(
     'blocks.renewClaims',
     `WITH locked AS MATERIALIZED (
-       SELECT b.hash, w.i FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
-        WHERE b.damaged_at IS NULL ORDER BY b.hash FOR NO KEY UPDATE OF b),
+       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL
+        ORDER BY hash FOR NO KEY UPDATE),
      renewed AS (
-       UPDATE blocks b SET claimed_until = greatest(b.claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
-         FROM locked WHERE b.vault_id = $1 AND b.hash = locked.hash RETURNING locked.i)
-     SELECT string_agg(i::text, ',') AS kept FROM renewed`,
+       UPDATE blocks SET claimed_until = greatest(claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
+        WHERE vault_id = $1 AND hash = ANY (ARRAY(SELECT hash FROM locked)) RETURNING hash)
+     SELECT string_agg(hash, '') AS kept FROM renewed`,
   ),
 
   // A lost row is as good as a failed upload, so this commit need not wait for the disk: the transaction that makes
@@ -63,12 +62,14 @@ const sql = {
        FROM inserted WHERE object_id <> $2`,
   ),
 
-  // Only rows that the insert returned, so their locks are ours already.
+  // Only rows that the insert returned, so they are there and their locks are ours already.
   healBlocks: statement(
     'blocks.heal',
-    `UPDATE blocks b SET object_id = $2, byte_offset = x.byte_offset, byte_length = x.byte_length, damaged_at = NULL
+    `INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
+     SELECT $1, substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32), $2, x.byte_offset, x.byte_length, clock_timestamp()
        FROM unnest($4::int[], $5::int[]) WITH ORDINALITY AS x (byte_offset, byte_length, ordinal)
-      WHERE b.vault_id = $1 AND b.hash = substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32) AND b.damaged_at IS NOT NULL`,
+     ON CONFLICT (vault_id, hash) DO UPDATE SET object_id = excluded.object_id, byte_offset = excluded.byte_offset, damaged_at = NULL
+      WHERE blocks.damaged_at IS NOT NULL`,
   ),
 
   setLiveBytes: statement(
@@ -81,11 +82,7 @@ const sql = {
 
   takeLiveBytes: statement(
     'objects.takeLiveBytes',
-    `WITH locked AS MATERIALIZED (
-       SELECT o.object_id, d.bytes FROM unnest($2::bigint[], $3::bigint[]) AS d (object_id, bytes)
-         JOIN objects o ON o.vault_id = $1 AND o.object_id = d.object_id ORDER BY o.object_id FOR NO KEY UPDATE OF o)
-     UPDATE objects o SET live_bytes = o.live_bytes - locked.bytes FROM locked WHERE o.vault_id = $1 AND o.object_id = locked.object_id
-     RETURNING o.object_id`,
+    'UPDATE objects SET live_bytes = live_bytes - $3 WHERE vault_id = $1 AND object_id = $2',
   ),
 
   // A statement after the one that locked the rows, on purpose: in the same one, two transactions that each take the
@@ -93,16 +90,15 @@ const sql = {
   buryEmpty: statement(
     'objects.buryEmpty',
     `UPDATE objects o SET state = 'dead', next_at = now() + $3 * interval '1 ms'
-      WHERE o.vault_id = $1 AND o.object_id = ANY($2::bigint[]) AND o.state = 'live'
-        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = o.object_id)`,
+      WHERE o.vault_id = $1 AND o.object_id = $2 AND o.state = 'live'
+        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = $2)`,
   ),
 
   findPlaces: statement(
     'blocks.findPlaces',
-    `SELECT w.i, o.key, b.byte_offset AS "byteOffset", b.byte_length AS "byteLength"
-       FROM ${hashesOf('$2')} w JOIN blocks b ON b.vault_id = $1 AND b.hash = w.h
-       JOIN objects o ON o.vault_id = $1 AND o.object_id = b.object_id
-      WHERE b.damaged_at IS NULL`,
+    `SELECT b.hash, o.key, b.byte_offset AS "offset", b.byte_length AS "length" FROM blocks b
+      CROSS JOIN LATERAL (SELECT o.key FROM objects o WHERE o.vault_id = $1 AND o.object_id = b.object_id OFFSET 0) o
+      WHERE b.vault_id = $1 AND b.hash = ANY (${hashArray('$2')}) AND b.damaged_at IS NULL`,
   ),
 };
 
@@ -119,22 +115,20 @@ export async function claimHeldBlocks(
   hashes: Buffer,
   windowMs: number,
 ): Promise<{ kept: Set<number>; until: Date }> {
-  type Row = { kept: string | null; lapsing: string | null; until: Date };
+  type Row = { kept: Buffer | null; lapsing: Buffer | null; until: Date };
   const [row] = await db.query<Row>(sql.readClaims, [vault, hashes, windowMs]);
-  const kept = new Set(indexes(row!.kept));
-  const lapsing = indexes(row!.lapsing);
-  if (lapsing.length === 0) return { kept, until: row!.until };
-
-  // Each hash once: an UPDATE touches a row once however often it is named, and reports one of its indexes.
-  const distinct = [...new Map(lapsing.map((i) => [hashKeyAt(hashes, i), hashAt(hashes, i)])).values()];
-  const [renewal] = await db.query<{ kept: string | null }>(sql.renewClaims, [vault, joinHashes(distinct), windowMs]);
-  const renewed = new Set(indexes(renewal!.kept).map((i) => distinct[i]!.toString('latin1')));
-  for (const i of lapsing) if (renewed.has(hashKeyAt(hashes, i))) kept.add(i);
+  const held = hashSet(row!.kept);
+  if (row!.lapsing) {
+    const [renewed] = await db.query<{ kept: Buffer | null }>(sql.renewClaims, [vault, row!.lapsing, windowMs]);
+    for (const key of hashSet(renewed!.kept)) held.add(key);
+  }
+  const kept = new Set<number>();
+  for (let i = 0; i < hashCount(hashes); i++) if (held.has(hashKeyAt(hashes, i))) kept.add(i);
   return { kept, until: row!.until };
 }
 
-function indexes(list: string | null): number[] {
-  return list === null ? [] : list.split(',').map(Number);
+function hashSet(hashes: Buffer | null): Set<string> {
+  return new Set(hashes ? splitHashes(hashes).map(hashKey) : []);
 }
 
 /**
@@ -224,19 +218,18 @@ async function healBlocks(
   ]);
 }
 
-/** Takes the bytes of blocks that left them off their objects; an object no block row names any more dies. */
+/** Takes the bytes of blocks that left them off their objects, in the order of ids; an object no block row names any more dies. */
 export async function shrinkObjects(
   tx: Transaction,
   vault: number,
   left: readonly { objectId: number; byteLength: number }[],
   objectDeleteDelayMs: number,
 ): Promise<void> {
-  if (left.length === 0) return;
   const bytes = new Map<number, number>();
   for (const block of left) bytes.set(block.objectId, (bytes.get(block.objectId) ?? 0) + block.byteLength);
-  const ids = packArray([...bytes.keys()]);
-  await tx.query(sql.takeLiveBytes, [vault, ids, packArray([...bytes.values()])]);
-  await tx.query(sql.buryEmpty, [vault, ids, objectDeleteDelayMs]);
+  const ids = [...bytes.keys()].sort((a, b) => a - b);
+  for (const id of ids) await tx.query(sql.takeLiveBytes, [vault, id, bytes.get(id)]);
+  for (const id of ids) await tx.query(sql.buryEmpty, [vault, id, objectDeleteDelayMs]);
 }
 
 export interface BlockPlace {
@@ -249,7 +242,13 @@ export interface BlockPlace {
 
 /** Where blocks lie. Blocks the vault does not hold, or that are damaged, are left out. */
 export async function findBlockPlaces(db: Database, vault: number, hashes: Buffer): Promise<BlockPlace[]> {
-  type Row = { i: number; key: string; byteOffset: number; byteLength: number };
+  type Row = { hash: Buffer; key: string; offset: number; length: number };
   const rows = await db.query<Row>(sql.findPlaces, [vault, hashes]);
-  return rows.map((row) => ({ index: row.i, key: row.key, offset: row.byteOffset, length: row.byteLength }));
+  const byHash = new Map(rows.map((row) => [hashKey(row.hash), row]));
+  const places: BlockPlace[] = [];
+  for (let index = 0; index < hashCount(hashes); index++) {
+    const row = byHash.get(hashKeyAt(hashes, index));
+    if (row) places.push({ index, key: row.key, offset: row.offset, length: row.length });
+  }
+  return places;
 }

@@ -1,11 +1,11 @@
 /**
  * What a commit reads and writes. All of it happens in one transaction that holds the archive's row, so that two
- * commits of one archive, and a commit and a deleter, never meet. Lock order: archive, blocks by hash.
+ * commits of one archive, and a commit and a deleter, never meet. Lock order: archive, its run, blocks by hash.
  */
-import { hashCount } from '../../protocol/hashes.ts';
+import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes, splitHashes } from '../../protocol/hashes.ts';
 import type { ArchiveRef } from '../storage.ts';
 import { type Database, statement, type Transaction } from './database.ts';
-import { hashesOf, packArray, packBytes } from './packing.ts';
+import { hashArray, packArray, packBytes } from './packing.ts';
 
 const sql = {
   lockArchive: statement(
@@ -21,36 +21,38 @@ const sql = {
        FROM commits WHERE vault_id = $1 AND archive_id = $2 AND commit_id = $3`,
   ),
 
-  findRun: statement(
-    'runs.find',
-    'SELECT finished_at IS NOT NULL AS finished FROM runs WHERE vault_id = $1 AND archive_id = $2 AND run_id = $3',
+  // Holds the run's row to the end, so that a run that is finished has seen its last commit.
+  touchRun: statement(
+    'runs.touch',
+    'UPDATE runs SET progressed_at = now() WHERE vault_id = $1 AND archive_id = $2 AND run_id = $3 RETURNING finished_at IS NOT NULL AS finished',
+  ),
+
+  lockBlocks: statement(
+    'blocks.lock',
+    `WITH locked AS MATERIALIZED (
+       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL
+        ORDER BY hash FOR NO KEY UPDATE)
+     SELECT count(*) AS locked FROM locked`,
   ),
 
   addRefs: statement(
     'blocks.addRefs',
-    `WITH locked AS MATERIALIZED (
-       SELECT b.hash, x.versions
-         FROM unnest($3::int[]) WITH ORDINALITY AS x (versions, ordinal)
-         JOIN blocks b ON b.vault_id = $1 AND b.hash = substr($2::bytea, (x.ordinal::int - 1) * 32 + 1, 32)
-        WHERE b.damaged_at IS NULL ORDER BY b.hash FOR NO KEY UPDATE OF b),
-     counted AS (
-       UPDATE blocks b SET refs = b.refs + locked.versions FROM locked
-        WHERE b.vault_id = $1 AND b.hash = locked.hash RETURNING 1)
-     SELECT count(*) AS found FROM counted`,
+    `UPDATE blocks SET refs = refs + $3 WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')})`,
   ),
 
-  findMissing: statement(
-    'blocks.findMissing',
-    `SELECT string_agg(w.i::text, ',' ORDER BY w.i) AS missing FROM ${hashesOf('$2')} w
-      WHERE NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.hash = w.h AND b.damaged_at IS NULL)`,
+  findUndamaged: statement(
+    'blocks.findUndamaged',
+    `SELECT string_agg(hash, '') AS found FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL`,
   ),
 
   findFiles: statement(
     'files.findByName',
     `SELECT x.ordinal::int - 1 AS i, f.file_id AS "fileId"
        FROM unnest($3::bigint[], $5::int[], $6::int[]) WITH ORDINALITY AS x (parent_id, name_offset, name_length, ordinal)
-       JOIN files f ON f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = x.parent_id
-                   AND f.name = substr($4::bytea, x.name_offset, x.name_length)`,
+      CROSS JOIN LATERAL (
+        SELECT f.file_id FROM files f
+         WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = x.parent_id AND f.name = substr($4::bytea, x.name_offset, x.name_length)
+        OFFSET 0) f`,
   ),
 
   insertFiles: statement(
@@ -72,10 +74,7 @@ const sql = {
     `WITH given AS MATERIALIZED (
        SELECT * FROM unnest($4::bigint[], $5::text[], $6::boolean[], $7::bigint[], $8::bigint[], $10::int[], $11::int[], $13::int[], $14::int[])
          WITH ORDINALITY AS x (file_id, kind, deleted, size, mtime, attributes_offset, attributes_length, blocks_offset, blocks_length, ordinal)),
-     at AS MATERIALIZED (SELECT last_committed_at FROM archives WHERE vault_id = $1 AND archive_id = $2),
-     latest AS (
-       UPDATE files f SET latest_seq = $3::bigint + g.ordinal - 1, latest_deleted = g.deleted FROM given g
-        WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id = g.file_id)
+     at AS MATERIALIZED (SELECT last_committed_at FROM archives WHERE vault_id = $1 AND archive_id = $2)
      INSERT INTO versions (vault_id, archive_id, file_id, seq, committed_at, kind, deleted, size, mtime, attributes, mac, blocks)
      SELECT $1, $2, g.file_id, $3::bigint + g.ordinal - 1, at.last_committed_at, g.kind, g.deleted, g.size, g.mtime,
             substr($9::bytea, g.attributes_offset, g.attributes_length),
@@ -115,13 +114,15 @@ export async function findCommit(tx: Transaction, ref: ArchiveRef, commitId: Buf
   return row ?? null;
 }
 
-export async function findRun(tx: Transaction, ref: ArchiveRef, run: number): Promise<{ finished: boolean } | null> {
-  const [row] = await tx.query<{ finished: boolean }>(sql.findRun, [ref.vault, ref.archive, run]);
+/** Notes that something came from a run. Null when there is none. */
+export async function touchRun(tx: Transaction, ref: ArchiveRef, run: number): Promise<{ finished: boolean } | null> {
+  const [row] = await tx.query<{ finished: boolean }>(sql.touchRun, [ref.vault, ref.archive, run]);
   return row ?? null;
 }
 
 /**
- * Counts versions onto the blocks they name, locking those in hash order. Damaged blocks are as good as absent.
+ * Counts versions onto the blocks they name, after locking all of them in hash order. Damaged blocks are as good as
+ * absent.
  * @param refs distinct hashes and how many versions name each
  * @returns whether every block was there; if not, the caller must roll back
  */
@@ -131,14 +132,21 @@ export async function addRefs(
   refs: { hashes: Buffer; counts: readonly number[] },
 ): Promise<boolean> {
   if (refs.counts.length === 0) return true;
-  const [row] = await tx.query<{ found: number }>(sql.addRefs, [vault, refs.hashes, packArray(refs.counts)]);
-  return row!.found === hashCount(refs.hashes);
+  const [row] = await tx.query<{ locked: number }>(sql.lockBlocks, [vault, refs.hashes]);
+  if (row!.locked !== refs.counts.length) return false;
+  // Almost every block is named by one version of a commit, so there are few groups.
+  const groups = Map.groupBy(refs.counts.keys(), (i) => refs.counts[i]!);
+  for (const [count, members] of groups) {
+    await tx.query(sql.addRefs, [vault, joinHashes(members.map((i) => hashAt(refs.hashes, i))), count]);
+  }
+  return true;
 }
 
 /** Indexes of the hashes that the vault does not hold undamaged. */
 export async function findMissingBlocks(db: Database, vault: number, hashes: Buffer): Promise<number[]> {
-  const [row] = await db.query<{ missing: string | null }>(sql.findMissing, [vault, hashes]);
-  return row!.missing === null ? [] : row!.missing.split(',').map(Number);
+  const [row] = await db.query<{ found: Buffer | null }>(sql.findUndamaged, [vault, hashes]);
+  const found = new Set(row!.found ? splitHashes(row!.found).map(hashKey) : []);
+  return Array.from({ length: hashCount(hashes) }, (_, i) => i).filter((i) => !found.has(hashKeyAt(hashes, i)));
 }
 
 export interface NewFile {

@@ -41,7 +41,7 @@ export async function migrate(
       migrationsTable: 'migrations',
       direction: 'up',
       count: Number.POSITIVE_INFINITY,
-      singleTransaction: true,
+      singleTransaction: false,
       checkOrder: true,
       noLock: true,
       log: () => {},

@@ -3,9 +3,13 @@
  * size and slow to parse on both sides; one bytea with offsets travels as it is, and substr() takes it apart.
  */
 
-/** SQL that lists the hashes of the bytea parameter `$hashes` with their ordinal: columns i (from 0) and h. */
-export const hashesOf = (parameter: string): string =>
-  `(SELECT i, substr(${parameter}::bytea, i * 32 + 1, 32) AS h FROM generate_series(0, octet_length(${parameter}::bytea) / 32 - 1) AS i)`;
+/**
+ * SQL for the hashes of a bytea parameter, as an array to compare a key with: `hash = ANY (...)`. Never a join: of a
+ * join the planner chooses the order, and while it believes a vault to be small it reads the whole of it for every
+ * hash (measured: 5.6 s for 8,192 hashes against 8,192 blocks, where the key takes 0.05 s).
+ */
+export const hashArray = (parameter: string): string =>
+  `ARRAY(SELECT substr(${parameter}::bytea, i * 32 + 1, 32) FROM generate_series(0, octet_length(${parameter}::bytea) / 32 - 1) AS i)`;
 
 export interface Packed {
   bytes: Buffer;

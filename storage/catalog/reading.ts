@@ -26,8 +26,11 @@ const sql = {
        SELECT 0, 0::bigint
        UNION ALL
        SELECT step.depth + 1, f.file_id FROM step
-         JOIN files f ON f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = step.file_id
-                     AND f.name = substr($3::bytea, ($4::int[])[step.depth + 1], ($5::int[])[step.depth + 1])
+        CROSS JOIN LATERAL (
+          SELECT f.file_id FROM files f
+           WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = step.file_id
+             AND f.name = substr($3::bytea, ($4::int[])[step.depth + 1], ($5::int[])[step.depth + 1])
+          OFFSET 0) f
         WHERE step.depth < cardinality($4::int[]))
      SELECT file_id AS "fileId" FROM step WHERE depth > 0 ORDER BY depth`,
   ),
@@ -67,7 +70,8 @@ const sql = {
     'versions.loadContents',
     `SELECT x.ordinal::int - 1 AS i, ${heavyColumns}
        FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS x (file_id, seq, ordinal)
-       JOIN versions v ON v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = x.file_id AND v.seq = x.seq`,
+      CROSS JOIN LATERAL (
+        SELECT * FROM versions v WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = x.file_id AND v.seq = x.seq OFFSET 0) v`,
   ),
 };
 

@@ -56,8 +56,6 @@ const sql = {
     'runs.abandonStale',
     `UPDATE runs SET finished_at = now(), outcome = 'interrupted', reason = 'nothing was heard of it any more'
       WHERE vault_id = $1 AND finished_at IS NULL AND progressed_at < now() - $2 * interval '1 ms'
-        AND NOT EXISTS (SELECT 1 FROM commits c WHERE c.vault_id = $1 AND c.archive_id = runs.archive_id AND c.run_id = runs.run_id
-                           AND c.committed_at > now() - $2 * interval '1 ms')
      RETURNING run_id`,
   ),
 
