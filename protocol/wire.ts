@@ -14,7 +14,8 @@ export const frameStreamType = 'application/vnd.holdfast.frames';
 export const blockStreamType = 'application/vnd.holdfast.blocks';
 
 const packer = new Packr({ useRecords: false, variableMapSize: true, encodeUndefinedAsNil: false });
-const unpacker = new Unpackr({ useRecords: false, mapsAsObjects: true });
+// 64-bit integers as numbers: other languages send them for any large number. Schemas refuse what is past 2^53.
+const unpacker = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: 'number' });
 
 export function encodeMessage(message: object): Buffer {
   return packer.pack(message);
