@@ -271,7 +271,7 @@ export type HistoryAnswer = z.infer<typeof HistoryAnswer>;
 // --- runs ---------------------------------------------------------------------------------------------------------
 
 export const RunStartRequest = z.strictObject({
-  /** The last commit this agent saw acknowledged, or null if it never saw one (new, or replacing a device). */
+  /** The last commit this agent saw acknowledged, with the seq of its first version; or null if it never saw one (new, or replacing a device). */
   lastCommit: z.strictObject({ commitId: bytes(16, 16), seq: count }).nullable(),
   roots: z.array(pathBytes).max(1_000),
 });

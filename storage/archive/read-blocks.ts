@@ -6,7 +6,6 @@
  * may be gone: on a 404 the place is looked up once more, and only then is the block called absent.
  */
 import { hashAt, hashCount } from '../../protocol/hashes.ts';
-import { ByteReader } from '../../protocol/wire.ts';
 import { type BlockPlace, findBlockPlaces } from '../catalog/blocks.ts';
 import { ObjectNotFound } from '../objects/object-store.ts';
 import type { Storage } from '../storage.ts';
@@ -141,7 +140,8 @@ async function* readRanges(
 async function readRange(storage: Storage, range: Range, options: { signal?: AbortSignal }): Promise<Buffer | null> {
   try {
     const content = await storage.objects.get(range.key, { offset: range.offset, length: range.length }, options);
-    return await new ByteReader(content.stream).read(range.length);
+    // Read to its end, not to its last byte: a stream holds its file or connection until it has ended.
+    return Buffer.concat(await Array.fromAsync(content.stream), range.length);
   } catch (error) {
     if (error instanceof ObjectNotFound) return null;
     throw error;

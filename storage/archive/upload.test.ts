@@ -215,3 +215,25 @@ test('a fetch finds a block that moved between the look-up and the read', async 
   expect(moved).toBe(true);
   expect(got).toEqual([{ index: 0, bytes: block(1) }]);
 });
+
+test('a fetch leaves no stream of the store unread: each holds a file or a connection until it ends', async () => {
+  const { vault } = await newArchive(storage);
+  for (let seed = 0; seed < 5; seed++) await upload(storage, vault, [block(seed)]);
+  let open = 0;
+  const get: typeof storage.objects.get = async (...args) => {
+    const content = await storage.objects.get(...args);
+    open++;
+    async function* counted(): AsyncGenerator<Uint8Array> {
+      yield* content.stream;
+      open--;
+    }
+    return { ...content, stream: counted() };
+  };
+  const objects = new Proxy(storage.objects, {
+    get: (target, name) => (name === 'get' ? get : Reflect.get(target, name).bind(target)),
+  });
+  const fetched = await Array.fromAsync(
+    fetchBlocks({ ...storage, objects }, vault, hashes(...[0, 1, 2, 3, 4].map((seed) => block(seed)))),
+  );
+  expect([fetched.length, open]).toEqual([5, 0]);
+});
