@@ -1,0 +1,191 @@
+/**
+ * Brings sealed blocks to the server: asks which are wanted (claim), gathers those into uploads, and sends a few
+ * uploads at a time. It holds a bounded number of bytes: whoever adds more waits. What a barrier has passed, the
+ * server has promised to keep, so that a commit may name it.
+ */
+import { bitAt, hashKey, joinHashes } from '../../protocol/hashes.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { SealedBlock } from '../../protocol/upload.ts';
+import type { Client } from '../client/client.ts';
+import { RecentHashes } from './recent-hashes.ts';
+
+const MiB = 1024 * 1024;
+
+export interface SenderOptions {
+  parallelUploads: number;
+  /** Sealed bytes held at once, those in flight included. */
+  heldBytesMax: number;
+  /** Sealed bytes that make an upload worth sending. */
+  uploadBytes: number;
+}
+
+// 3 x 12 MiB in flight, one being filled and one being asked about. With 16 MiB uploads and 64 MiB held the process
+// peaked at 342 MiB on random files over loopback, with these at 296 MiB.
+export const defaultSenderOptions: SenderOptions = {
+  parallelUploads: 3,
+  heldBytesMax: 48 * MiB,
+  uploadBytes: 12 * MiB,
+};
+
+/** A claim is worth its round trip at so many bytes or hashes; small enough that the first upload starts soon. */
+const claimBytes = 6 * MiB;
+const claimBlocks = 4_096;
+/** About 100 bytes each: 26 MiB at most. A hash that was forgotten is asked about again, nothing worse. */
+const recentLeast = 131_072;
+
+interface HeldBlock extends SealedBlock {
+  plainBytes: number;
+}
+
+export class BlockSender {
+  readonly #client: Pick<Client, 'claim' | 'upload'>;
+  readonly #options: SenderOptions;
+  readonly #recent = new RecentHashes(recentLeast);
+  readonly #claims = new Set<Promise<void>>();
+  readonly #uploads = new Set<Promise<void>>();
+  readonly #waiting: (() => void)[] = [];
+  #asking: HeldBlock[] = [];
+  #askingBytes = 0;
+  #wanted: HeldBlock[] = [];
+  #wantedBytes = 0;
+  #heldBytes = 0;
+  #failure: Error | null = null;
+
+  /** Sealed bytes acknowledged, and plain bytes that needed no sending because this run or the server had them. */
+  readonly counts = { blocksSent: 0, bytesSent: 0, blocksKnown: 0, plainBytesKnown: 0 };
+
+  constructor(client: Pick<Client, 'claim' | 'upload'>, options: SenderOptions = defaultSenderOptions) {
+    this.#client = client;
+    this.#options = options;
+  }
+
+  /**
+   * Takes a block over. Resolves when there is room for it, long before it is stored.
+   * @throws the error that broke sending, of this block or an earlier one
+   */
+  async add(hash: Uint8Array, bytes: Uint8Array, plainBytes: number): Promise<void> {
+    const key = hashKey(hash);
+    while (
+      !this.#recent.has(key) &&
+      this.#heldBytes > 0 &&
+      this.#heldBytes + bytes.byteLength > this.#options.heldBytesMax
+    ) {
+      this.#throwFailure();
+      if (this.#claims.size + this.#uploads.size === 0) this.#pushOut();
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    this.#throwFailure();
+    if (this.#recent.has(key)) {
+      this.counts.blocksKnown++;
+      this.counts.plainBytesKnown += plainBytes;
+      return;
+    }
+    this.#recent.add(key);
+    this.#heldBytes += bytes.byteLength;
+    this.#asking.push({ hash, bytes, plainBytes });
+    this.#askingBytes += bytes.byteLength;
+    if (this.#askingBytes >= claimBytes || this.#asking.length >= claimBlocks) this.#startClaim();
+  }
+
+  /** Resolves when every block added before this call is stored or claimed. @throws the error that broke sending */
+  async barrier(): Promise<void> {
+    this.#startClaim();
+    await Promise.all(this.#claims);
+    this.#startUploads(1);
+    await Promise.all(this.#uploads);
+    this.#throwFailure();
+  }
+
+  /** These have to be asked about anew: the server said it misses them. */
+  forget(hashes: readonly Uint8Array[]): void {
+    for (const hash of hashes) this.#recent.delete(hashKey(hash));
+  }
+
+  #pushOut(): void {
+    this.#startClaim();
+    this.#startUploads(1);
+  }
+
+  #startClaim(): void {
+    if (this.#asking.length === 0 || this.#failure) return;
+    const asked = this.#asking;
+    this.#asking = [];
+    this.#askingBytes = 0;
+    this.#track(this.#claims, async () => {
+      const answer = await this.#client.claim(joinHashes(asked.map((block) => block.hash)));
+      for (const [index, block] of asked.entries()) {
+        if (bitAt(answer.blocks, index)) {
+          this.#wanted.push(block);
+          this.#wantedBytes += block.bytes.byteLength;
+        } else {
+          this.#heldBytes -= block.bytes.byteLength;
+          this.counts.blocksKnown++;
+          this.counts.plainBytesKnown += block.plainBytes;
+        }
+      }
+      this.#startUploads(this.#options.uploadBytes);
+    });
+  }
+
+  /** Starts uploads while the blocks wanted hold at least so many bytes, or fill one by their number. */
+  #startUploads(leastBytes: number): void {
+    while (
+      !this.#failure &&
+      this.#wanted.length > 0 &&
+      (this.#wantedBytes >= leastBytes || this.#wanted.length >= limits.uploadBlocksMax)
+    ) {
+      const blocks = this.#takeUpload();
+      // The blocks leave #wanted now, so that a barrier finds them here; they may wait for their turn.
+      const turn =
+        this.#uploads.size >= this.#options.parallelUploads
+          ? [...this.#uploads][this.#uploads.size - this.#options.parallelUploads]
+          : null;
+      this.#track(this.#uploads, async () => {
+        await turn;
+        if (this.#failure) return;
+        await this.#client.upload(blocks);
+        const bytes = blocks.reduce((sum, block) => sum + block.bytes.byteLength, 0);
+        this.#heldBytes -= bytes;
+        this.counts.blocksSent += blocks.length;
+        this.counts.bytesSent += bytes;
+      });
+    }
+  }
+
+  #takeUpload(): HeldBlock[] {
+    let count = 0;
+    let bytes = 0;
+    while (count < this.#wanted.length && count < limits.uploadBlocksMax) {
+      const next = this.#wanted[count]!.bytes.byteLength;
+      if (count > 0 && bytes + next > this.#options.uploadBytes) break;
+      bytes += next;
+      count++;
+    }
+    this.#wantedBytes -= bytes;
+    return this.#wanted.splice(0, count);
+  }
+
+  #track(tasks: Set<Promise<void>>, work: () => Promise<void>): void {
+    const task: Promise<void> = work()
+      .catch((error: unknown) => {
+        this.#failure ??= error as Error;
+      })
+      .finally(() => {
+        tasks.delete(task);
+        for (const wake of this.#waiting.splice(0)) wake();
+      });
+    tasks.add(task);
+  }
+
+  #throwFailure(): void {
+    if (this.#failure) throw this.#failure;
+  }
+}
+
+/** The hashes a `blocks_missing` problem names. */
+export function missingHashes(extras: Record<string, unknown>): Buffer[] {
+  const missing = Array.isArray(extras.missing) ? extras.missing : [];
+  return missing
+    .filter((hex): hex is string => typeof hex === 'string' && /^[0-9a-f]{64}$/.test(hex))
+    .map((hex) => Buffer.from(hex, 'hex'));
+}

@@ -1,0 +1,146 @@
+/** `restore PATH --to FOLDER`: hands files back, as of a moment. */
+import { type Command, Option } from 'commander';
+import { deriveKeys } from '../../protocol/sealing/index.ts';
+import { restore } from '../restore/restore.ts';
+import type { ExistingPolicy, RestoreProgress, RestoreReport } from '../restore/types.ts';
+import { archivePathOf, type ReadingOptions, withArchive, withAtOption, withDeviceOption } from './archive.ts';
+import { startMeter } from './meter.ts';
+import { exitCodes, type Output } from './output.ts';
+import { withInterrupt } from './session.ts';
+import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
+
+interface RestoreCommandOptions extends ReadingOptions {
+  to: string;
+  existing: ExistingPolicy;
+  owner?: boolean;
+  trustTimes?: boolean;
+  fsync?: boolean;
+}
+
+/** Files named in the report of each kind. */
+const shownMax = 20;
+/** Fetches run side by side; two connections keep one lost packet from stopping them all. */
+const connections = 2;
+
+export function addRestore(program: Command): void {
+  withDeviceOption(withAtOption(program.command('restore')))
+    .description(
+      'Restore a file, or a folder and all below it. Run again after an interruption: it goes on where it was.',
+    )
+    .argument('<path>', "what to restore; '/' for everything")
+    .requiredOption('--to <folder>', "where to; '/a/b' becomes FOLDER/b")
+    .addOption(
+      new Option(
+        '--existing <what>',
+        'a different file that is there already: rename it, overwrite it, keep it, or fail',
+      )
+        .choices(['rename', 'overwrite', 'keep', 'fail'])
+        .default('rename'),
+    )
+    .option('--owner', 'give files back to their owners (as root)')
+    .option('--trust-times', 'take a file of the same size and time for identical without reading it')
+    .option('--fsync', 'flush every file to the disk')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  npm run agent -- restore ~/Documents --to /tmp/back
+  npm run agent -- restore ~/Documents/letter.odt --to . --at '2026-03-01 14:30'
+  npm run agent -- restore / --to /mnt/new --device old-laptop --owner`,
+    )
+    .action(async (path: string, options: RestoreCommandOptions) => {
+      process.exitCode = await restoreCommand(path, options);
+    });
+}
+
+async function restoreCommand(text: string, options: RestoreCommandOptions): Promise<number> {
+  const path = await archivePathOf(text);
+  return withArchive(
+    options,
+    async ({ client, registration, output, archive }) => {
+      let progress: RestoreProgress | null = null;
+      const startedAt = performance.now();
+      const stopMeter = startMeter(output, () => ({
+        doneBytes: progress?.bytesDone ?? 0,
+        totalBytes: progress?.seenAll ? progress.bytesSeen : null,
+        words: progress
+          ? `${countInWords(progress.filesDone)} of ${countInWords(progress.filesSeen)}${progress.seenAll ? '' : '+'} files`
+          : 'asking the server',
+        fields: { ...progress },
+      }));
+      let interrupted = false;
+      try {
+        const result = await withInterrupt(output, async (signal) => {
+          signal.addEventListener('abort', () => {
+            interrupted = true;
+          });
+          return restore({
+            client,
+            keys: deriveKeys(registration.vaultKey),
+            archive,
+            vault: registration.vault,
+            path,
+            to: options.to,
+            at: options.at,
+            existing: options.existing,
+            owner: options.owner,
+            trustTimes: options.trustTimes,
+            fsync: options.fsync,
+            signal,
+            onProgress: (now) => {
+              progress = now;
+            },
+            onEvent: (event) => {
+              const { type, path: at, ...fields } = event;
+              output.emit(type, { ...pathForJson(at), ...fields });
+            },
+          });
+        });
+        stopMeter();
+        report(output, result, performance.now() - startedAt, options.to);
+        return result.complete ? exitCodes.ok : exitCodes.incomplete;
+      } catch (error) {
+        if (!interrupted) throw error;
+        output.note('Interrupted. Run the same command again to go on.');
+        output.emit('end', { outcome: 'interrupted' });
+        return exitCodes.interrupted;
+      } finally {
+        stopMeter();
+      }
+    },
+    connections,
+  );
+}
+
+function report(output: Output, result: RestoreReport, elapsedMs: number, to: string): void {
+  const { counts } = result;
+  const n = countInWords;
+  const rate = bytesInWords((counts.bytesRestored * 1000) / Math.max(1, elapsedMs));
+  output.say(
+    `Restore ${result.complete ? 'complete' : 'INCOMPLETE'} in ${durationInWords(elapsedMs)}: ${to}, as of ${momentInWords(result.at)}.`,
+  );
+  output.say(
+    `  files  ${n(counts.filesRestored)} restored, ${n(counts.filesIdentical)} there already, ${n(counts.filesKept)} kept, ${n(counts.problems)} left out`,
+  );
+  output.say(
+    `         ${n(counts.folders)} folders, ${n(counts.symlinks)} symlinks, ${n(counts.hardLinks)} hard links`,
+  );
+  output.say(
+    `  bytes  ${bytesInWords(counts.bytesRestored)} restored (${rate}/s), ${bytesInWords(counts.bytesFetched)} fetched, ${bytesInWords(counts.bytesResumed)} from an earlier try`,
+  );
+  for (const [title, events, total] of [
+    ['LEFT OUT', result.problems.map((problem) => ({ ...problem, why: problem.reason })), counts.problems],
+    ['note', result.notices.map((notice) => ({ ...notice, why: notice.what })), counts.notices],
+  ] as const) {
+    for (const event of events.slice(0, shownMax))
+      output.say(`  ${title}: ${pathInWords(event.path)}: ${event.why}${event.detail ? ` (${event.detail})` : ''}`);
+    if (total > shownMax) output.say(`  ... ${n(total - shownMax)} more; --json names all`);
+  }
+  output.emit('end', {
+    outcome: result.complete ? 'completed' : 'incomplete',
+    seq: result.seq,
+    at: result.at,
+    elapsedMs: Math.round(elapsedMs),
+    ...counts,
+  });
+}

@@ -1,0 +1,146 @@
+/**
+ * `status`: when this machine was last backed up, and of one file, when it was last stored or why it was not.
+ * Answers from the agent's own folder: no server is asked.
+ */
+import { existsSync } from 'node:fs';
+import { lstat } from 'node:fs/promises';
+import type { Command } from 'commander';
+import type { FileKind } from '../../protocol/messages.ts';
+import { isUnchanged } from '../backup/compare.ts';
+import { statFields } from '../files/read.ts';
+import type { Cache, SkippedRow } from '../state/cache.ts';
+import { homeFile } from '../state/home.ts';
+import { readRegistration } from '../state/registration.ts';
+import { archivePathOf } from './archive.ts';
+import { excludesFor } from './backup-run.ts';
+import { createOutput, exitCodes, type Output, UsageError } from './output.ts';
+import { type CommonOptions, cacheOf, homeOf } from './session.ts';
+import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
+
+interface StatusOptions extends CommonOptions {
+  skipped?: boolean;
+  excluded?: boolean;
+}
+
+export function addStatus(program: Command): void {
+  program
+    .command('status')
+    .description('Say when this machine, or one file, was last backed up, or why it was not.')
+    .argument('[file]', 'a file or folder')
+    .option('--skipped', 'list all that the last runs left out, and why')
+    .option('--excluded', 'with --skipped: also what a rule excluded')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  npm run agent -- status\n  npm run agent -- status ~/Documents/letter.odt\n  npm run agent -- status --skipped',
+    )
+    .action(async (file: string | undefined, options: StatusOptions) => {
+      process.exitCode = await statusCommand(file, options);
+    });
+}
+
+async function statusCommand(file: string | undefined, options: StatusOptions): Promise<number> {
+  const output = createOutput({ json: options.json ?? false });
+  const home = homeOf(options);
+  const registration = readRegistration(home);
+  if (!registration) throw new UsageError(`this machine is not registered with a server (looked in ${home})`);
+  if (!existsSync(homeFile(home, 'cache.db'))) {
+    output.say(
+      `Registered with ${registration.url} as device ${registration.guid}. Nothing was backed up from here yet.`,
+    );
+    output.emit('status', { url: registration.url, guid: registration.guid, runs: [] });
+    return exitCodes.ok;
+  }
+  const cache = cacheOf(home, registration, { readOnly: true });
+  try {
+    if (file !== undefined) return await fileStatus(output, cache, home, file);
+    if (options.skipped) return listSkipped(output, cache, options.excluded ?? false);
+    const runs = cache.runs(5);
+    output.say(
+      `Device ${registration.guid} (${registration.deviceName}) of ${registration.userName}, server ${registration.url}`,
+    );
+    output.say(`${countInWords(cache.fileCount())} paths are stored.`);
+    const completed = cache.runs(100).find((run) => run.outcome === 'completed');
+    output.say(
+      completed ? `Last completed backup: ${momentInWords(completed.endedAtMs!)}` : 'No backup has completed yet.',
+    );
+    for (const run of runs) {
+      const took = run.endedAtMs === null ? 'not ended' : durationInWords(run.endedAtMs - run.startedAtMs);
+      const sent =
+        run.counts.bytesSent === undefined
+          ? ''
+          : `, ${bytesInWords(run.counts.bytesSent)} sent, ${countInWords(run.counts.filesSkipped ?? 0)} skipped`;
+      output.say(
+        `  ${momentInWords(run.startedAtMs)}  ${(run.outcome ?? 'under way or killed').padEnd(11)} ${took}${sent}  ${run.roots.join(' ')}`,
+      );
+      if (run.reason) output.say(`      ${run.reason}`);
+    }
+    output.emit('status', {
+      url: registration.url,
+      guid: registration.guid,
+      deviceName: registration.deviceName,
+      lastCompletedAt: completed?.endedAtMs ?? null,
+      runs,
+    });
+    return exitCodes.ok;
+  } finally {
+    cache.close();
+  }
+}
+
+async function fileStatus(output: Output, cache: Cache, home: string, file: string): Promise<number> {
+  const path = await archivePathOf(file);
+  const cached = cache.lookup(path);
+  const skipped = skippedAtOrAbove(cache, path);
+  const now = await lstat(file, { bigint: true }).catch(() => null);
+  const kind: FileKind = now?.isDirectory() ? 'directory' : now?.isSymbolicLink() ? 'symlink' : 'file';
+  const rule = excludesFor({ exclude: [], excludeDefaults: true, excludeCaches: false }, home).match(path, kind);
+
+  const storedAt = cached && cached.seq > 0 ? cached.storedAtMs : null;
+  const stored = cached
+    ? storedAt
+      ? `stored ${momentInWords(storedAt)} (#${cached.seq})`
+      : `in the archive (#${cached.seq}), stored before this cache was made`
+    : 'not stored';
+  const isNow = !now
+    ? 'it is not on this disk'
+    : cached && now.isFile() && cached.kind === 'file'
+      ? isUnchanged(statFields(now), { ...cached, trusted: true })
+        ? 'unchanged since'
+        : 'changed since, waits for the next backup'
+      : '';
+  output.say(`${pathInWords(path)}: ${stored}${isNow ? `; ${isNow}` : ''}`);
+  if (skipped)
+    output.say(
+      `  the last run left it out: ${skipped.reason}${skipped.detail ? ` (${skipped.detail})` : ''}${skipped.path.equals(path) ? '' : ` at ${pathInWords(skipped.path)}`}`,
+    );
+  else if (!cached && rule) output.say(`  it is excluded: ${rule}`);
+  else if (!cached && now) output.say('  no run has met it yet');
+  output.emit('file', {
+    ...pathForJson(path),
+    stored: cached !== null,
+    storedAt: storedAt || null,
+    seq: cached?.seq ?? null,
+    leftOut: skipped ? { reason: skipped.reason, detail: skipped.detail, at: pathForJson(skipped.path).path } : null,
+    excludedBy: cached ? null : rule,
+  });
+  return cached ? exitCodes.ok : exitCodes.failed;
+}
+
+/** A folder that was left out whole left this out too. */
+function skippedAtOrAbove(cache: Cache, path: Buffer): SkippedRow | null {
+  const own = cache.skippedAt(path);
+  if (own) return own;
+  for (let at = path.lastIndexOf(0x2f); at > 0; at = path.lastIndexOf(0x2f, at - 1)) {
+    const row = cache.skippedAt(path.subarray(0, at));
+    if (row?.subtree) return row;
+  }
+  return null;
+}
+
+function listSkipped(output: Output, cache: Cache, excludedToo: boolean): number {
+  for (const row of cache.skipped({ excludedToo })) {
+    output.say(`${row.reason.padEnd(18)} ${pathInWords(row.path)}${row.detail ? ` (${row.detail})` : ''}`);
+    output.emit('skipped', { ...pathForJson(row.path), reason: row.reason, detail: row.detail });
+  }
+  return exitCodes.ok;
+}

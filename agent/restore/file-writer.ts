@@ -1,0 +1,150 @@
+/**
+ * Turns the blocks of one file, arriving in any order, into its bytes in order. Each block was checked against its
+ * name before it comes here; opening it checks that it was sealed with our key. At the end the sizes must agree.
+ */
+import type { FileHandle } from 'node:fs/promises';
+import { hashAt, hashCount } from '../../protocol/hashes.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
+import { openAsync, SealError, type VaultKeys } from '../../protocol/sealing/index.ts';
+import { LeftOut } from './types.ts';
+
+/** Zeros are left out of a sparse file in pieces of this size: file systems do not keep smaller holes worth having. */
+const holeBytes = 64 * 1024;
+const zeros = Buffer.alloc(holeBytes);
+
+export interface WriterOptions {
+  keys: VaultKeys;
+  vault: number;
+  version: StoredVersion;
+  sparse: boolean;
+  /** Opens the file to write to, when the first block is at hand. */
+  openFile: () => Promise<FileHandle>;
+  /** Blocks and bytes that the file holds already. */
+  resumed: { blocks: number; bytes: number };
+}
+
+export class FileWriter {
+  readonly #options: WriterOptions;
+  readonly blockCount: number;
+  handle: FileHandle | null = null;
+  /** Blocks that wait for earlier ones, sealed. */
+  readonly #waiting = new Map<number, { sealed: Buffer; taken: () => void }>();
+  #next: number;
+  #offset: number;
+  #failure: unknown = null;
+  #pumping = false;
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+    this.blockCount = hashCount(options.version.blocks);
+    this.#next = options.resumed.blocks;
+    this.#offset = options.resumed.bytes;
+  }
+
+  /** Index of the first block not yet written. */
+  get next(): number {
+    return this.#next;
+  }
+
+  hash(index: number): Buffer {
+    return hashAt(this.#options.version.blocks, index);
+  }
+
+  /** Gives up on the file; blocks that wait or come later are dropped. */
+  fail(failure: unknown): void {
+    this.#failure ??= failure;
+    for (const block of this.#waiting.values()) block.taken();
+    this.#waiting.clear();
+  }
+
+  get failure(): unknown {
+    return this.#failure;
+  }
+
+  /**
+   * Takes a block and writes what can be written.
+   * @param taken called once the block's memory is no longer needed
+   * @returns whether the file has all its blocks now, or failed: true exactly once
+   */
+  async take(index: number, sealed: Buffer, taken: () => void): Promise<boolean> {
+    if (this.#failure !== null) {
+      taken();
+      return false;
+    }
+    this.#waiting.set(index, { sealed, taken });
+    if (this.#pumping) return false; // whoever is writing comes to it
+    this.#pumping = true;
+    try {
+      for (let block = this.#waiting.get(this.#next); block; block = this.#waiting.get(this.#next)) {
+        await this.#write(block.sealed);
+        this.#waiting.delete(this.#next++);
+        block.taken();
+        if (this.#failure !== null) return true;
+      }
+    } catch (error) {
+      this.fail(error);
+      return true;
+    } finally {
+      this.#pumping = false;
+    }
+    return this.#next === this.blockCount;
+  }
+
+  /** True when a failure comes from outside while no block is being written: then the caller ends the file. */
+  get idle(): boolean {
+    return !this.#pumping;
+  }
+
+  /**
+   * Gives a sparse file its length.
+   * @throws LeftOut content_mismatch when the blocks do not add up to the version's size
+   */
+  async finish(): Promise<FileHandle> {
+    const { version, sparse } = this.#options;
+    if (this.#offset !== version.size) {
+      throw new LeftOut('content_mismatch', `its blocks hold ${this.#offset} bytes, it should have ${version.size}`);
+    }
+    this.handle ??= await this.#options.openFile();
+    if (sparse) await this.handle.truncate(version.size);
+    return this.handle;
+  }
+
+  async #write(sealed: Buffer): Promise<void> {
+    const { keys, vault, version, sparse } = this.#options;
+    let plain: Buffer;
+    try {
+      plain = await openAsync(keys, { type: 'block', vault }, sealed);
+    } catch (error) {
+      if (!(error instanceof SealError)) throw error;
+      throw new LeftOut('block_damaged', `block ${this.#next} cannot be opened: ${error.message}`, { cause: error });
+    }
+    if (this.#offset + plain.byteLength > version.size) {
+      throw new LeftOut('content_mismatch', `its blocks hold more than its ${version.size} bytes`);
+    }
+    this.handle ??= await this.#options.openFile();
+    if (sparse) await writeAroundHoles(this.handle, plain, this.#offset);
+    else await writeFully(this.handle, plain, this.#offset);
+    this.#offset += plain.byteLength;
+  }
+}
+
+async function writeFully(handle: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+  for (let at = 0; at < bytes.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytes, at, bytes.byteLength - at, offset + at);
+    at += bytesWritten;
+  }
+}
+
+/** Writes all but the zeros: the file is cut to `offset` beforehand, so what is not written reads as zeros. */
+async function writeAroundHoles(handle: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+  let start = 0;
+  for (let at = 0; at < bytes.byteLength; ) {
+    const end = Math.min(bytes.byteLength, at + holeBytes - ((offset + at) % holeBytes));
+    if (bytes.subarray(at, end).equals(zeros.subarray(0, end - at))) {
+      await writeFully(handle, bytes.subarray(start, at), offset + start);
+      start = end;
+    }
+    at = end;
+  }
+  await writeFully(handle, bytes.subarray(start), offset + start);
+}

@@ -1,0 +1,232 @@
+/**
+ * Restores one file: left if it is here already, linked if it has another name, else fetched into an unfinished file
+ * that gets its name when all of its bytes have been verified.
+ */
+import { constants } from 'node:fs';
+import { type FileHandle, open, rename } from 'node:fs/promises';
+import { hashCount, sha256 } from '../../protocol/hashes.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
+import { type Attributes, splitNanoseconds } from '../files/attributes.ts';
+import type { LocalPath } from '../files/types.ts';
+import { applyToHandle } from './apply.ts';
+import type { FetchJob } from './fetcher.ts';
+import { FileWriter } from './file-writer.ts';
+import { type FirstName, linkTo } from './hard-links.ts';
+import { namesTo, type OpenFolder, release } from './open-folders.ts';
+import { makeWay, moveIfFree, printable, standingAt } from './place.ts';
+import { matchingPrefix } from './same-content.ts';
+import { nameOf, openPart, type Part, partFor, removePart } from './staging.ts';
+import { LeftOut, RestoreError } from './types.ts';
+import { leftOutBy, settingAttributes, type Work } from './work.ts';
+
+/** O_NONBLOCK: a pipe put here meanwhile must not make us wait. */
+const readFlags = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+
+export interface FileToRestore {
+  in: OpenFolder;
+  name: LocalPath;
+  version: StoredVersion;
+  attributes: Attributes;
+}
+
+type Place = Pick<FirstName, 'device' | 'inode'>;
+
+/** Starts restoring a file; what has to be fetched goes on behind it. */
+export async function restoreFile(work: Work, file: FileToRestore): Promise<void> {
+  const { version, attributes } = file;
+  if (version.lists.byteLength > 0)
+    throw new LeftOut('lists_unsupported', 'it names lists, which this agent cannot read yet');
+  if (await leaveExisting(work, file)) return;
+  if (attributes.inode && (await linkFirst(work, file))) return;
+  await fetchFile(work, file);
+}
+
+/** Whether the file is not to be restored because of what stands at its name: the same content, or something to keep. */
+async function leaveExisting(work: Work, file: FileToRestore): Promise<boolean> {
+  const { in: parent, name, version, attributes } = file;
+  if (parent.folder.made) return false; // by this restore; what appears in it meanwhile is noticed when placing
+  const standing = await standingAt(parent.folder, name);
+  if (!standing) return false;
+  if (standing.isFile() && Number(standing.size) === version.size) {
+    const handle = await open(parent.folder.at(name), readFlags).catch(() => null);
+    if (handle) {
+      try {
+        if (await isIdentical(work, handle, file)) {
+          // With further names it may be a file outside of the target: its attributes are not ours to set.
+          if (standing.nlink === 1n || attributes.inode) {
+            await settingAttributes(work, version.path, () =>
+              applyToHandle(handle, 'file', attributes, version.mtime, work.ownership),
+            );
+          }
+          work.links.begin(
+            version,
+            attributes,
+          )({ folders: namesTo(parent), name, device: standing.dev, inode: standing.ino });
+          work.ledger.counts.filesIdentical++;
+          work.ledger.done(version.size);
+          return true;
+        }
+      } finally {
+        await handle.close();
+      }
+    }
+  }
+  if (work.options.existing === 'fail')
+    throw new RestoreError('exists', `${printable(parent.folder, name)} exists and differs`);
+  if (work.options.existing !== 'keep') return false;
+  noteKept(work, file);
+  return true;
+}
+
+function noteKept(work: Work, { version, in: parent, name }: FileToRestore): void {
+  work.ledger.notice(version.path, 'kept_existing', printable(parent.folder, name));
+  work.ledger.counts.filesKept++;
+  work.ledger.done(version.size);
+}
+
+async function isIdentical(work: Work, handle: FileHandle, { version, attributes }: FileToRestore): Promise<boolean> {
+  if (work.options.trustTimes) {
+    const { ms, rest } = splitNanoseconds((await handle.stat({ bigint: true })).mtimeNs);
+    if (ms === version.mtime && Math.floor(rest / 1000) === Math.floor(attributes.mtimeNs / 1000)) return true;
+  }
+  const match = await matchingPrefix(handle, version, work.options, work.signal);
+  return match.bytes === version.size && match.blocks === hashCount(version.blocks);
+}
+
+/** Links to the file's first name, if that was restored. */
+async function linkFirst(work: Work, file: FileToRestore): Promise<boolean> {
+  const { in: parent, name, version, attributes } = file;
+  const pending = work.links.find(version, attributes);
+  if (!pending) return false;
+  await work.fetcher.flush(); // the first name may still wait to be asked for
+  const first = await pending;
+  if (!first) return false;
+  if ((await clearTheWay(work, file)) === 'keep') return true;
+  if (!(await linkTo(work.target, first, parent.folder, name))) {
+    work.ledger.notice(
+      version.path,
+      'hard_link_split',
+      'could not be linked to its other name; restored as a file of its own',
+    );
+    return false;
+  }
+  work.ledger.counts.hardLinks++;
+  work.ledger.done(version.size);
+  return true;
+}
+
+/** Renames aside or removes what stands at the file's name. */
+async function clearTheWay(work: Work, file: FileToRestore): Promise<'keep' | 'free' | 'replace'> {
+  const { in: parent, name, version } = file;
+  const cleared = await makeWay(parent.folder, name, work.options.existing ?? 'rename');
+  if (cleared === 'keep') noteKept(work, file);
+  if (typeof cleared === 'object')
+    work.ledger.notice(version.path, 'renamed_existing', printable(parent.folder, cleared.renamedTo));
+  if (cleared === 'replace' || cleared === 'removed_folder')
+    work.ledger.notice(version.path, 'overwrote_existing', printable(parent.folder, name));
+  return cleared === 'keep' || cleared === 'replace' ? cleared : 'free';
+}
+
+async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
+  const { in: parent, version, attributes } = file;
+  const key = sha256(Buffer.concat([version.path, version.mac]))
+    .toString('hex')
+    .slice(0, 32);
+  const part = partFor(work.staging, parent.folder, key);
+  const { handle, match } = await resumePart(work, part, version);
+  const writer = new FileWriter({
+    keys: work.options.keys,
+    vault: work.options.vault,
+    version,
+    sparse: attributes.sparse === true,
+    openFile: () => openPart(part),
+    resumed: match,
+  });
+  writer.handle = handle;
+  work.ledger.counts.bytesResumed += match.bytes;
+  const linked = work.links.begin(version, attributes);
+  const job: FetchJob = { writer, size: version.size, done: once(() => done()) };
+  const done = async (): Promise<void> => {
+    let place: Place | null = null;
+    try {
+      place = await finishFile(work, file, writer, part);
+    } catch (error) {
+      const why = leftOutBy(work, error);
+      await removePart(part);
+      work.ledger.problem(version.path, why.reason, why.message);
+      work.ledger.done(version.size);
+    } finally {
+      await writer.handle?.close().catch(() => undefined);
+      work.active.delete(job);
+      linked(place && { folders: namesTo(parent), name: file.name, ...place });
+      await release(work, parent);
+    }
+  };
+  work.active.add(job);
+  parent.holds++;
+  if (writer.next === writer.blockCount) await job.done();
+  else await work.fetcher.add(job);
+}
+
+/** Every caller waits for the one call. */
+function once(step: () => Promise<void>): () => Promise<void> {
+  let called: Promise<void> | undefined;
+  return () => {
+    called ??= step();
+    return called;
+  };
+}
+
+/** Goes on with what an interrupted restore left of this version, as far as its content is right. */
+async function resumePart(
+  work: Work,
+  part: Part,
+  version: StoredVersion,
+): Promise<{ handle: FileHandle | null; match: { blocks: number; bytes: number } }> {
+  if (!part.begun) return { handle: null, match: { blocks: 0, bytes: 0 } };
+  const handle = await openPart(part);
+  try {
+    const match = await matchingPrefix(handle, version, work.options, work.signal);
+    await handle.truncate(match.bytes);
+    return { handle, match };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** Attributes, then the name. @returns where the file is now; null when an existing one was kept instead */
+async function finishFile(work: Work, file: FileToRestore, writer: FileWriter, part: Part): Promise<Place | null> {
+  const { in: parent, name, version, attributes } = file;
+  if (writer.failure !== null) throw writer.failure;
+  const handle = await writer.finish();
+  await settingAttributes(work, version.path, () =>
+    applyToHandle(handle, 'file', attributes, version.mtime, work.ownership),
+  );
+  if (work.options.fsync) await handle.sync();
+  const stat = attributes.inode ? await handle.stat({ bigint: true }) : null; // only other names will ask for it
+  await handle.close(); // Windows renames no open file
+  writer.handle = null;
+
+  await parent.folder.guard();
+  await part.folder.guard();
+  const from = part.folder.at(nameOf(part.folder, part.name));
+  const to = parent.folder.at(name);
+  // Twice at most, unless somebody keeps putting files at this name.
+  for (let attempt = 0; !(await moveIfFree(from, to)); attempt++) {
+    if (attempt === 10) throw new LeftOut('target_refused', 'somebody keeps putting another file at its name');
+    const way = await clearTheWay(work, file);
+    if (way === 'keep') {
+      await removePart(part);
+      return null;
+    }
+    if (way === 'replace') {
+      await rename(from, to);
+      break;
+    }
+  }
+  work.ledger.counts.filesRestored++;
+  work.ledger.counts.bytesRestored += version.size;
+  work.ledger.done(version.size);
+  return { device: stat?.dev ?? 0n, inode: stat?.ino ?? 0n };
+}

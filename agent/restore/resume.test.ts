@@ -1,0 +1,158 @@
+/** Restores that are interrupted, and go on. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { heldOpenBelow, scratchFolder, seededBytes, seededNumbers, snapshot } from '../files/test-tree.ts';
+import { TestArchive } from './test-archive.ts';
+
+let scratch: ReturnType<typeof scratchFolder>;
+let root: string;
+let to: string;
+let archive: TestArchive;
+const staging = '.holdfast-restore';
+
+beforeAll(async () => {
+  scratch = scratchFolder();
+  root = `${scratch.path}/root`;
+  mkdirSync(`${root}/sub`, { recursive: true });
+  writeFileSync(`${root}/large`, seededBytes(11, 12_000_000));
+  for (let i = 0; i < 60; i++) writeFileSync(`${root}/sub/${i}`, seededBytes(100 + i, 1 + i * 997));
+  writeFileSync(`${root}/zz`, seededBytes(12, 2_000_000));
+  archive = new TestArchive();
+  await archive.backup(root);
+});
+beforeEach(() => {
+  to = `${scratch.path}/to`;
+  archive.asked = 0;
+  archive.onBlock = () => undefined;
+});
+afterEach(() => {
+  expect(heldOpenBelow(scratch.path)).toEqual([]);
+  rmSync(to, { recursive: true, force: true });
+});
+afterAll(() => scratch.remove());
+
+const blockCount = () => archive.blocks.size;
+
+/** Restores until the source has given so many blocks; what the restore failed with. */
+async function interruptAfter(blocks: number, how: 'abort' | 'fail'): Promise<unknown> {
+  const abort = new AbortController();
+  const last = archive.asked + blocks;
+  archive.onBlock = (count) => {
+    if (count < last) return;
+    if (how === 'abort') abort.abort(new Error('enough'));
+    else throw new Error('the connection is gone');
+  };
+  try {
+    await archive.restore(to, { path: root, signal: abort.signal });
+  } catch (error) {
+    return error;
+  } finally {
+    archive.onBlock = () => undefined;
+  }
+  throw new Error('was not interrupted');
+}
+
+describe('a restore interrupted', () => {
+  const random = seededNumbers(20_261);
+  const moments = Array.from(
+    { length: 10 },
+    (_, index) => [1 + (random() % 70), index % 2 === 0 ? 'abort' : 'fail'] as const,
+  );
+  test.each(moments)('after %d blocks (%s) goes on where it was, and ends the same', async (blocks, how) => {
+    expect(await interruptAfter(blocks, how)).toMatchObject({
+      message: how === 'abort' ? 'enough' : 'the connection is gone',
+    });
+    for (const name of readdirSync(to)) expect(['root', staging]).toContain(name);
+    for (const [name, line] of Object.entries(snapshot(to, { modes: false }))) {
+      // What has its name already is whole.
+      if (line.startsWith('file') && !name.includes(staging))
+        expect(readFileSync(to + name).equals(readFileSync(scratch.path + name))).toBe(true);
+    }
+    const report = await archive.restore(to, { path: root });
+    expect(report.complete).toBe(true);
+    expect(report.counts.notices).toBe(0);
+    expect(snapshot(`${to}/root`)).toEqual(snapshot(root));
+    expect(existsSync(`${to}/${staging}`)).toBe(false);
+  });
+
+  test('fetches only what is missing', async () => {
+    await interruptAfter(Math.floor(blockCount() / 2), 'fail');
+    const kept = Object.entries(snapshot(to)).filter(([, line]) => line.startsWith('file'));
+    expect(kept.length).toBeGreaterThan(0);
+    const before = archive.asked;
+    const report = await archive.restore(to, { path: root });
+    expect(archive.asked - before).toBe(report.counts.blocksFetched);
+    expect(report.counts.blocksFetched).toBeLessThan(blockCount());
+    expect(report.counts.filesIdentical + report.counts.filesRestored).toBe(62);
+    expect(report.counts.bytesResumed + report.counts.filesIdentical).toBeGreaterThan(0);
+  });
+
+  test('in the middle of a large file keeps its beginning, as far as it is right', async () => {
+    // The server gives this file's blocks in order, so that there is a beginning to keep.
+    const large = new TestArchive();
+    large.fetchBlocks = async function* (hashes) {
+      for (let i = 0; i < hashes.byteLength / 32; i++) {
+        large.asked++;
+        await large.onBlock(large.asked);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        yield {
+          index: i,
+          bytes: archive.blocks.get(Buffer.from(hashes.subarray(i * 32, i * 32 + 32)).toString('latin1'))!,
+        };
+      }
+    };
+    large.versionsByPath.push(...archive.versionsByPath);
+    large.onBlock = (count) => {
+      if (count > 6) throw new Error('the connection is gone');
+    };
+    await expect(large.restore(to, { path: `${root}/large` })).rejects.toThrow('the connection is gone');
+    const [part] = readdirSync(`${to}/${staging}`).filter((name) => name.endsWith('.part'));
+    const begun = readFileSync(`${to}/${staging}/${part}`);
+    expect(begun.byteLength).toBeGreaterThan(1_000_000);
+    // A byte turned over near its end: the last part is fetched again.
+    begun[begun.byteLength - 10]! ^= 1;
+    writeFileSync(`${to}/${staging}/${part}`, begun);
+    large.onBlock = () => undefined;
+    const report = await large.restore(to, { path: `${root}/large` });
+    expect(report.counts.bytesResumed).toBeGreaterThan(0);
+    expect(report.counts.bytesResumed).toBeLessThan(begun.byteLength);
+    expect(readFileSync(`${to}/large`).equals(readFileSync(`${root}/large`))).toBe(true);
+  });
+
+  test.each([[3], [20], [61]])('by kill -9 after %d blocks goes on all the same', async (blocks) => {
+    const script = `
+      import { TestArchive } from ${JSON.stringify(new URL('./test-archive.ts', import.meta.url).href)};
+      const archive = new TestArchive();
+      await archive.backup(process.argv[1]);
+      archive.onBlock = (count) => { if (count === ${blocks}) process.kill(process.pid, 'SIGKILL'); };
+      await archive.restore(process.argv[2], { path: process.argv[1] });`;
+    const run = spawnSync(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script, root, to],
+      { encoding: 'utf8' },
+    );
+    expect([run.signal, run.stderr]).toEqual(['SIGKILL', '']);
+    expect(existsSync(`${to}/${staging}/lock`)).toBe(true);
+    const report = await archive.restore(to, { path: root });
+    expect(report.complete).toBe(true);
+    expect(snapshot(`${to}/root`)).toEqual(snapshot(root));
+    expect(readdirSync(to)).toEqual(['root']);
+  });
+});
+
+test('two restores do not work in one target at a time', async () => {
+  let second: unknown;
+  archive.onBlock = async (count) => {
+    if (count === 5) second = await archive.restore(to, { path: root }).catch((error) => error);
+  };
+  const report = await archive.restore(to, { path: root });
+  expect(second).toMatchObject({ code: 'target_busy' });
+  expect(report.complete).toBe(true);
+  expect(snapshot(`${to}/root`)).toEqual(snapshot(root));
+});
+
+test('a restore never started because it was aborted leaves nothing', async () => {
+  await expect(archive.restore(to, { path: root, signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow('no');
+  expect(existsSync(to)).toBe(false);
+});

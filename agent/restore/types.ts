@@ -1,0 +1,158 @@
+/**
+ * What a restore is asked and what it answers. A file is either restored with its right bytes, or named in `problems`;
+ * whatever differs from what the archive says without being wrong is named in `notices`.
+ */
+import type { BlockFrame } from '../../protocol/block-frames.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
+import type { VaultKeys } from '../../protocol/sealing/index.ts';
+
+/** Where versions and blocks come from: the part of agent/client's Client that a restore needs. */
+export interface RestoreSource {
+  /** The state of `path` and everything below it as of a moment, depth first, parents before children. */
+  versions(
+    archive: number,
+    query: { path?: Uint8Array; at?: number; seq?: number; deleted?: boolean },
+    signal?: AbortSignal,
+  ): Promise<{ seq: number; at: number; versions: AsyncIterable<StoredVersion> }>;
+  /** Blocks by hash, each once, in any order; `bytes` null for one that cannot be had. */
+  fetchBlocks(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
+}
+
+/**
+ * What to do with something else that stands where a file is to be restored. What is identical already is left.
+ * rename: it is renamed aside (default); overwrite: it is replaced (a folder is renamed aside all the same);
+ * keep: it stays, the archive's file is left out; fail: the restore stops.
+ */
+export type ExistingPolicy = 'rename' | 'overwrite' | 'keep' | 'fail';
+
+export interface RestoreOptions {
+  client: RestoreSource;
+  keys: VaultKeys;
+  archive: number;
+  vault: number;
+  /** Archive path; it and all below it are restored. '/a/b' becomes DIR/b. */
+  path: Buffer;
+  /** The folder to restore into; made when it is not there. */
+  to: string;
+  /** Milliseconds since the epoch; default now. */
+  at?: number;
+  /** Pins the moment instead of `at`: an earlier restore's `seq`, so that a resumed one shows the same. */
+  seq?: number;
+  existing?: ExistingPolicy;
+  /** Give files back to their owners, with setuid and setgid. Takes effect for root only. */
+  owner?: boolean;
+  /** Take a file of the right size and time (to the microsecond) for identical, without comparing its content. */
+  trustTimes?: boolean;
+  /**
+   * fsync every file before it gets its name. Off by default, as for cp and tar: it costs a disk's turn per file, and
+   * a restore repeated after a power cut finds what did not last, because it compares content.
+   */
+  fsync?: boolean;
+  /** Whether names that differ only in case are two files in `to`; asked of the file system unless given. */
+  caseSensitive?: boolean;
+  /** Hold the target's folders open and step from them; where the system can, unless set to false. */
+  folderHandles?: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: RestoreProgress) => void;
+  onEvent?: (event: RestoreProblem | RestoreNotice) => void;
+}
+
+export interface RestoreProgress {
+  /** Found in the archive so far; the total once `seenAll`. */
+  filesSeen: number;
+  bytesSeen: number;
+  seenAll: boolean;
+  /** Restored, identical already, or left out. */
+  filesDone: number;
+  bytesDone: number;
+  /** Sealed bytes received. */
+  bytesFetched: number;
+}
+
+export const restoreProblemReasons = [
+  'version_not_authentic',
+  'attributes_damaged',
+  'path_not_allowed',
+  'parent_not_folder',
+  'block_missing',
+  'block_damaged',
+  'content_mismatch',
+  'lists_unsupported',
+  'target_refused',
+] as const;
+
+/** A file that was left out. */
+export interface RestoreProblem {
+  type: 'problem';
+  path: Buffer;
+  reason: (typeof restoreProblemReasons)[number];
+  detail: string;
+}
+
+/** Something done otherwise than the archive says, or to a file that was there. */
+export interface RestoreNotice {
+  type: 'notice';
+  path: Buffer;
+  what:
+    | 'renamed_existing'
+    | 'overwrote_existing'
+    | 'kept_existing'
+    | 'name_changed'
+    | 'attributes_not_set'
+    | 'hard_link_split';
+  detail: string;
+}
+
+export interface RestoreReport {
+  /** The moment restored. */
+  seq: number;
+  at: number;
+  /** Nothing was left out. */
+  complete: boolean;
+  counts: RestoreCounts;
+  /** The first `eventsKeptMax` of each; all go to `onEvent`. */
+  problems: RestoreProblem[];
+  notices: RestoreNotice[];
+}
+
+export interface RestoreCounts {
+  filesRestored: number;
+  /** Were there with the right content. */
+  filesIdentical: number;
+  /** Existing files that `keep` kept. */
+  filesKept: number;
+  folders: number;
+  symlinks: number;
+  hardLinks: number;
+  bytesRestored: number;
+  /** Bytes of files interrupted earlier that did not have to be fetched again. */
+  bytesResumed: number;
+  bytesFetched: number;
+  blocksFetched: number;
+  problems: number;
+  notices: number;
+}
+
+export const eventsKeptMax = 1_000;
+
+/** The restore cannot go on at all: the target is in use, refused or full, or `fail` met an existing file. */
+export class RestoreError extends Error {
+  readonly code: 'target_busy' | 'target_unsafe' | 'target_failed' | 'exists';
+
+  constructor(code: RestoreError['code'], message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'RestoreError';
+    this.code = code;
+  }
+}
+
+/** One file is left out, for this reason; the restore goes on. */
+export class LeftOut extends Error {
+  readonly reason: RestoreProblem['reason'];
+
+  constructor(reason: RestoreProblem['reason'], message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'LeftOut';
+    this.reason = reason;
+  }
+}
