@@ -21,8 +21,8 @@ function ownerLives(): boolean {
   try {
     process.kill(owner, 0);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

@@ -43,9 +43,9 @@ async function command(connectionString: string, sql: string): Promise<void> {
   }
 }
 
-/** Jest's workers are its children and talk to it; without workers the tests run in jest itself. */
+/** Jest's workers are its children; without workers the tests run in jest itself. */
 function runPid(): number {
-  return process.send ? process.ppid : process.pid;
+  return /jest-worker/.test(process.argv[1] ?? '') ? process.ppid : process.pid;
 }
 
 async function clusterOfRun(): Promise<string> {

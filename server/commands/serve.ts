@@ -1,0 +1,190 @@
+/**
+ * Starts a server in its order, and stops it in the opposite one. What each step opens is put on one stack at once, so
+ * that a start that fails half way, or is interrupted, closes what it had opened. Every closing step has a bound.
+ */
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Database, openDatabase } from '../../storage/catalog/database.ts';
+import { migrate } from '../../storage/catalog/migrate.ts';
+import { openObjectStore } from '../../storage/objects/open-store.ts';
+import { openStorage, type Storage } from '../../storage/storage.ts';
+import type { Config } from '../config.ts';
+import { type Directory, openDirectory } from '../directory/directory.ts';
+import { openKeyFile } from '../directory/key-service.ts';
+import { openBoundedLog } from '../embedded/bounded-log.ts';
+import { ensureFirstTenant } from '../embedded/first-start.ts';
+import type { EmbeddedPostgres } from '../embedded/postgres.ts';
+import { type EmbeddedParts, startEmbedded } from '../embedded/start.ts';
+import { httpSettings } from '../http-settings.ts';
+import { openQueues, type QueueSettings, type Queues } from '../jobs/queues.ts';
+import { quietly } from '../jobs/quiet.ts';
+import { startWorker } from '../jobs/worker.ts';
+import { createLog, type Log } from '../log.ts';
+import type { StopSignal } from '../signals.ts';
+import { databaseSettings, objectStoreSettings, storageSettings } from '../storage-settings.ts';
+import { announce } from './announce.ts';
+import { openHttp } from './open-http.ts';
+
+export interface Roles {
+  api: boolean;
+  worker: boolean;
+}
+
+const logBytesMax = 10 * 1024 * 1024;
+const closeTimeoutMs = 5_000;
+const undefinedTable = '42P01'; // SQLSTATE
+const notMigrated = 'the database has no schema yet: run "node server/main.ts migrate" with the same settings';
+
+/**
+ * Serves until a signal, or until something it cannot do without ends.
+ * @param say prints a line for the operator
+ * @returns the process's exit code
+ * @throws Error when the start fails, in words for the operator
+ */
+export async function serve(
+  config: Config,
+  roles: Roles,
+  stop: StopSignal,
+  say: (line: string) => void,
+): Promise<number> {
+  const log = openLog(config);
+  const closing = new AsyncDisposableStack();
+  let running: Running;
+  try {
+    running = await start(config, roles, { log, closing, stop, say });
+  } catch (error) {
+    await closing.disposeAsync();
+    if (stop.aborted.aborted) return 0; // interrupted while it started
+    throw error;
+  }
+  const reason = await Promise.race([stop.received, running.failure.then((why) => ({ why }))]);
+  const failed = typeof reason === 'object';
+  if (failed) log.fatal(reason.why);
+  if (failed) say(`Stopping: ${reason.why}`);
+  else say(`Stopping (${reason}); once more ends at once`);
+  running.embedded?.lock.describe({ stopping: true });
+  const stoppingAt = performance.now();
+  await closing.disposeAsync();
+  log.info({ ms: Math.round(performance.now() - stoppingAt) }, 'stopped');
+  say('Stopped.');
+  return failed ? 1 : 0;
+}
+
+interface Starting {
+  log: Log;
+  closing: AsyncDisposableStack;
+  stop: StopSignal;
+  say: (line: string) => void;
+}
+
+interface Running {
+  /** Resolves, with the reason, when the server cannot go on. */
+  failure: Promise<string>;
+  embedded: EmbeddedParts | null;
+}
+
+async function start(config: Config, roles: Roles, starting: Starting): Promise<Running> {
+  const { log, closing, stop, say } = starting;
+  for (const name of config.unknownVariables) say(`${name} looks like a setting and is none (see: config)`);
+  const embedded = config.embedded ? await openEmbedded(config, closing, say) : null;
+  stop.aborted.throwIfAborted();
+  const databaseUrl = embedded?.databaseUrl ?? config.databaseUrl!; // the configuration asks for it otherwise
+  if (config.embedded) await migrate(databaseUrl, (line) => log.info(line));
+
+  const database = openDatabase(databaseSettings(config, databaseUrl));
+  closing.defer(() => bounded('database', database.close(), log));
+  const objects = await openObjectStore(objectStoreSettings(config));
+  closing.defer(() => bounded('object store', objects.close(), log));
+  const storage = await openStorage({ database, objects, settings: storageSettings(config) }).catch((cause) => {
+    throw (cause as { code?: string }).code === undefinedTable ? new Error(notMigrated, { cause }) : cause;
+  });
+  stop.aborted.throwIfAborted();
+
+  const queueSettings: QueueSettings = config.redisUrl
+    ? { redisUrl: config.redisUrl }
+    : { databaseUrl, migrate: config.embedded };
+  const queues = await openQueues(queueSettings, quietWarning(log, 'job queue'));
+  closing.defer(() => queues.close());
+  if (roles.worker) await openJobs({ config, storage, queueSettings, queues }, starting);
+  stop.aborted.throwIfAborted();
+
+  if (roles.api) {
+    const directory = await openOwnDirectory(config, database);
+    const settings = httpSettings(config, embedded?.certificate ?? null);
+    const address = await openHttp(
+      { settings, storage, directory, queues, log, leaveMs: config.leaveTimeoutMs, drainMs: config.shutdownTimeoutMs },
+      closing,
+    );
+    announce(config, settings, address, embedded, say);
+  } else say('Holdfast worker: ready');
+
+  return { embedded, failure: embedded?.postgres ? postgresEnded(embedded.postgres, config) : new Promise(() => {}) };
+}
+
+async function postgresEnded({ ended }: EmbeddedPostgres, config: Config): Promise<string> {
+  return `the embedded PostgreSQL ended (${await ended}); see ${join(config.data, 'postgres.log')}`;
+}
+
+function openLog(config: Config): Log {
+  const file = config.logFile ?? (config.embedded && process.stdout.isTTY ? join(config.data, 'server.log') : null);
+  if (!file) return createLog(config.logLevel);
+  const bounded = openBoundedLog(file, logBytesMax);
+  return createLog(config.logLevel, { write: (line) => bounded.append(Buffer.from(line)) });
+}
+
+async function openEmbedded(
+  config: Config,
+  closing: AsyncDisposableStack,
+  say: (line: string) => void,
+): Promise<EmbeddedParts> {
+  const parts = await startEmbedded(config, say);
+  closing.defer(() => parts.lock.release());
+  closing.defer(() => parts.postgres?.stop());
+  return parts;
+}
+
+async function openOwnDirectory(config: Config, database: Database): Promise<Directory> {
+  const { passwordHashesMax, signInsPerMinute } = config;
+  const keys = openKeyFile(config.keyFile, { create: config.embedded });
+  const directory = openDirectory({ database, keys, passwordHashesMax, signInsPerMinute });
+  if (config.embedded) await ensureFirstTenant(config.data, directory);
+  return directory;
+}
+
+async function openJobs(
+  parts: { config: Config; storage: Storage; queueSettings: QueueSettings; queues: Queues },
+  { log, closing }: Starting,
+): Promise<void> {
+  const { config, storage, queueSettings, queues } = parts;
+  const worker = await startWorker(
+    queueSettings,
+    queues,
+    { storage, runSilenceMs: config.runSilenceMs },
+    {
+      done: ({ name, id, ms, result }) => log.debug({ job: name, id, ms: Math.round(ms), result }, 'job done'),
+      failed: ({ name, id, error }) => log.error({ job: name, id, err: error }, 'job failed'),
+      error: quietWarning(log, 'job worker'),
+    },
+  );
+  closing.defer(() => worker.stop(config.shutdownTimeoutMs));
+}
+
+const quietMs = 30_000;
+
+function quietWarning(log: Log, what: string): (error: Error) => void {
+  return quietly((error, repeated) => log.warn({ err: error, repeated }, what), quietMs);
+}
+
+/** A closing step that hangs must not keep the next from running. */
+async function bounded(what: string, work: Promise<unknown>, log: Log): Promise<void> {
+  const timer = new AbortController();
+  const late = sleep(closeTimeoutMs, true, { signal: timer.signal }).catch(() => false);
+  try {
+    if ((await Promise.race([work.then(() => false), late])) === true)
+      log.warn(`the ${what} did not close within ${closeTimeoutMs / 1_000} s`);
+  } catch (error) {
+    log.warn({ err: error }, `closing the ${what}`);
+  } finally {
+    timer.abort();
+  }
+}

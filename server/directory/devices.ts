@@ -1,0 +1,176 @@
+/** Devices, as rows. A GUID goes past 2^53, so it is text on this side. */
+import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
+
+const sql = {
+  findByToken: statement(
+    'directory.findByToken',
+    `SELECT d.device_id AS "deviceId", d.guid::text AS guid, d.name AS "deviceName", d.tenant_id AS "tenantId", d.user_id AS "userId",
+            u.name AS "userName", d.vault_id AS vault, d.archive_id AS archive,
+            CASE WHEN d.state = 'active' AND u.state <> 'active' THEN u.state ELSE d.state END AS state,
+            (d.last_seen_at IS NULL OR d.last_seen_at < now() - interval '5 minutes') AS "seenLongAgo"
+       FROM devices d JOIN users u ON u.user_id = d.user_id
+      WHERE d.token_sha256 = $1`,
+  ),
+
+  // At most once in five minutes per device, whatever it sends.
+  noteSeen: statement(
+    'directory.noteSeen',
+    `UPDATE devices SET last_seen_at = now()
+      WHERE device_id = $1 AND (last_seen_at IS NULL OR last_seen_at < now() - interval '5 minutes')`,
+  ),
+
+  findRegistered: statement(
+    'directory.findRegistered',
+    `SELECT guid::text AS guid, name AS "deviceName", vault_id AS vault, archive_id AS archive FROM devices WHERE token_sha256 = $1`,
+  ),
+
+  nextId: statement(
+    'directory.nextDeviceId',
+    `SELECT nextval(pg_get_serial_sequence('devices', 'device_id')) AS "deviceId"`,
+  ),
+
+  insert: statement(
+    'directory.insertDevice',
+    `INSERT INTO devices (device_id, tenant_id, user_id, guid, name, platform, agent_version, token_sha256, vault_id, archive_id, replaces_id, last_seen_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now())`,
+  ),
+
+  lockByGuid: statement(
+    'directory.lockDeviceByGuid',
+    `SELECT device_id AS "deviceId", name AS "deviceName", vault_id AS vault, archive_id AS archive, state
+       FROM devices WHERE user_id = $1 AND guid = $2::bigint AND state <> 'replaced' FOR UPDATE`,
+  ),
+
+  setState: statement('directory.setDeviceState', 'UPDATE devices SET state = $2 WHERE device_id = $1'),
+
+  // The archive's last commit is the engine's to tell; both sides are asked within the one vault.
+  listOfVault: statement(
+    'directory.listDevicesOfVault',
+    `SELECT d.guid::text AS guid, d.name AS "deviceName", d.platform, d.state, d.vault_id AS vault, d.archive_id AS archive,
+            a.last_committed_at AS "lastCommittedAt"
+       FROM devices d JOIN archives a ON a.vault_id = $1 AND a.archive_id = d.archive_id
+      WHERE d.vault_id = $1 AND d.state <> 'replaced'
+      ORDER BY d.device_id DESC LIMIT 1000`,
+  ),
+};
+
+export type DeviceState = 'active' | 'replaced' | 'deauthorized' | 'blocked' | 'deactivated';
+
+/** Who a token belongs to. */
+export interface DeviceIdentity {
+  deviceId: number;
+  guid: string;
+  deviceName: string;
+  tenantId: number;
+  userId: number;
+  userName: string;
+  vault: number;
+  archive: number;
+}
+
+export interface DeviceOfToken extends DeviceIdentity {
+  /** Only an active device may do anything; a device of a blocked or deactivated user is never active. */
+  state: DeviceState;
+  seenLongAgo: boolean;
+}
+
+export async function findDeviceByToken(db: Database, tokenSha256: Buffer): Promise<DeviceOfToken | null> {
+  const [row] = await db.query<DeviceOfToken>(sql.findByToken, [tokenSha256]);
+  return row ?? null;
+}
+
+export async function noteDeviceSeen(db: Database, deviceId: number): Promise<void> {
+  await db.query(sql.noteSeen, [deviceId]);
+}
+
+export interface RegisteredDevice {
+  guid: string;
+  deviceName: string;
+  vault: number;
+  archive: number;
+}
+
+/** The device a repeated registration made the first time, or null. */
+export async function findRegistered(tx: Transaction, tokenSha256: Buffer): Promise<RegisteredDevice | null> {
+  const [row] = await tx.query<RegisteredDevice>(sql.findRegistered, [tokenSha256]);
+  return row ?? null;
+}
+
+/** An id for a device to come: its archive's row wants to name it before its own row can name the archive. */
+export async function nextDeviceId(tx: Transaction): Promise<number> {
+  const [row] = await tx.query<{ deviceId: number }>(sql.nextId);
+  return row!.deviceId;
+}
+
+export interface NewDevice extends RegisteredDevice {
+  deviceId: number;
+  tenantId: number;
+  userId: number;
+  platform: string;
+  agentVersion: string;
+  tokenSha256: Buffer;
+  /** The device whose place it takes. */
+  replaces: number | null;
+}
+
+export async function insertDevice(tx: Transaction, device: NewDevice): Promise<void> {
+  const {
+    deviceId,
+    tenantId,
+    userId,
+    guid,
+    deviceName,
+    platform,
+    agentVersion,
+    tokenSha256,
+    vault,
+    archive,
+    replaces,
+  } = device;
+  await tx.query(sql.insert, [
+    deviceId,
+    tenantId,
+    userId,
+    guid,
+    deviceName,
+    platform,
+    agentVersion,
+    tokenSha256,
+    vault,
+    archive,
+    replaces,
+  ]);
+}
+
+export interface ReplaceableDevice {
+  deviceId: number;
+  deviceName: string;
+  vault: number;
+  archive: number;
+  state: DeviceState;
+}
+
+/** The user's device of that GUID as it is now, locked; null when there is none. */
+export async function lockDeviceByGuid(
+  tx: Transaction,
+  userId: number,
+  guid: string,
+): Promise<ReplaceableDevice | null> {
+  const [row] = await tx.query<ReplaceableDevice>(sql.lockByGuid, [userId, guid]);
+  return row ?? null;
+}
+
+export async function setDeviceState(tx: Transaction, deviceId: number, state: DeviceState): Promise<void> {
+  await tx.query(sql.setState, [deviceId, state]);
+}
+
+export interface DeviceOfUser extends RegisteredDevice {
+  platform: string;
+  state: DeviceState;
+  lastCommittedAt: Date | null;
+}
+
+/** The devices of a vault, which are those of its user, without the replaced ones; newest first, at most 1,000. */
+export function listDevicesOfVault(db: Database, vault: number): Promise<DeviceOfUser[]> {
+  return db.query<DeviceOfUser>(sql.listOfVault, [vault]);
+}

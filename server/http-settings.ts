@@ -1,0 +1,48 @@
+/** From the configuration to the bounds of the HTTP shell; what is no setting keeps the shell's own default. */
+import { readFileSync } from 'node:fs';
+import type { Config } from './config.ts';
+import { budgetDefaults, type HttpSettings, httpDefaults, type TlsSettings } from './http/settings.ts';
+
+/** @throws Error naming the setting whose file cannot be read */
+export function httpSettings(config: Config, selfSigned: TlsSettings | null): HttpSettings {
+  return {
+    ...httpDefaults,
+    host: config.host,
+    port: config.port,
+    tls: config.tls ? (selfSigned ?? readTlsFiles(config)) : null,
+    connectionsMax: config.connectionsMax,
+    sessionStreamsMax: config.sessionStreamsMax,
+    headersTimeoutMs: config.headersTimeoutMs,
+    requestTimeoutMs: config.requestTimeoutMs,
+    keepAliveTimeoutMs: config.keepAliveTimeoutMs,
+    sessionIdleMs: config.sessionIdleMs,
+    connectionWindowBytes: config.connectionWindowBytes,
+    streamWindowBytes: config.streamWindowBytes,
+    streamWindowBytesMax: config.streamWindowMaxBytes,
+    metricsToken: config.metricsToken ?? null,
+    budget: {
+      ...budgetDefaults,
+      totalBytes: config.uploadBudgetBytes,
+      deviceBytes: config.uploadBudgetDeviceBytes,
+      rateBytesPerSecondMin: config.uploadMinRateBytes,
+      waitMs: config.uploadWaitMs,
+      idleMs: config.bodyIdleTimeoutMs,
+    },
+  };
+}
+
+function readTlsFiles(config: Config): TlsSettings {
+  return {
+    key: read('HOLDFAST_TLS_KEY', config.tlsKey),
+    cert: read('HOLDFAST_TLS_CERTIFICATE', config.tlsCertificate),
+  };
+}
+
+function read(variable: string, file: string | undefined): string {
+  if (file === undefined) throw new Error(`${variable} is not set`);
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new Error(`${variable} names ${file}, which cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}

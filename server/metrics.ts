@@ -1,0 +1,201 @@
+/**
+ * What the server counts, for Prometheus. The only home of prom-client. Labels have few values: route patterns,
+ * never paths; nothing about a device or a user.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+/** Values that are read when Prometheus asks. Each may be left out by a process that has no such thing. */
+export interface MetricSources {
+  budget?: () => {
+    totalBytes: number;
+    heldBytes: number;
+    windowBytes: number;
+    bodies: number;
+    waiters: number;
+    resets: number;
+    refusals: number;
+  };
+  connections?: () => { connections: number; sessions: number; streams: number };
+  databasePool?: () => { total: number; idle: number; waiting: number };
+  /** Jobs per state; a failure leaves the last values. */
+  queue?: () => Promise<Record<string, number>>;
+}
+
+export interface Metrics {
+  readonly contentType: string;
+  /** The text that Prometheus reads. */
+  render(): Promise<string>;
+  request(done: {
+    method: string;
+    route: string;
+    status: number;
+    seconds: number;
+    bytesIn: number;
+    bytesOut: number;
+  }): void;
+  inFlight(change: 1 | -1): void;
+  blocks(result: { stored: number; storedBytes: number; known: number; knownBytes: number }): void;
+  claimed(blocks: { asked: number; known: number }): void;
+  versionsCommitted(count: number): void;
+  clientError(kind: string): void;
+  /** Adds what only a running process can tell. */
+  observe(sources: MetricSources): void;
+}
+
+/** From an answer out of a cache to a large upload over a slow line. */
+const secondsBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+
+export function createMetrics(): Metrics {
+  const registers = [new Registry()];
+  const registry = registers[0]!;
+  collectDefaultMetrics({ register: registry });
+
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter({ name: `holdfast_${name}`, help, labelNames, registers });
+  const gauge = <L extends string>(
+    name: string,
+    help: string,
+    collect: (this: Gauge<L>) => void | Promise<void>,
+    labelNames: readonly L[] = [],
+  ) => new Gauge({ name: `holdfast_${name}`, help, labelNames, registers, collect });
+
+  const requests = new Histogram({
+    name: 'holdfast_http_request_seconds',
+    help: 'Requests by route, from their headers to the end of their answer',
+    labelNames: ['method', 'route', 'status'],
+    buckets: secondsBuckets,
+    registers,
+  });
+  const bytesIn = counter('http_received_bytes_total', 'Body bytes received, by route', ['route']);
+  const bytesOut = counter('http_sent_bytes_total', 'Body bytes sent, by route', ['route']);
+  const inFlight = new Gauge({ name: 'holdfast_http_requests_in_flight', help: 'Requests being served', registers });
+  const blocks = counter('blocks_total', 'Blocks uploaded: stored now, or known already', ['outcome']);
+  const blockBytes = counter('block_bytes_total', 'Bytes of blocks uploaded: stored now, or known already', [
+    'outcome',
+  ]);
+  const claims = counter('claimed_blocks_total', 'Blocks asked about by claims: to send, or known already', [
+    'outcome',
+  ]);
+  const versions = counter('versions_committed_total', 'File states committed');
+  const clientErrors = counter('http_client_errors_total', 'Connections that broke the protocol or never finished it', [
+    'kind',
+  ]);
+
+  // What was not stored again, of all that agents asked about or sent. 0: nothing known so far, or nothing happened.
+  let known = 0;
+  let seen = 0;
+  gauge('dedup_ratio', 'Share of blocks claimed or uploaded since the start that were known already', function () {
+    this.set(seen === 0 ? 0 : known / seen);
+  });
+
+  return {
+    contentType: registry.contentType,
+    render: () => registry.metrics(),
+    request: (done) => {
+      const status = String(done.status);
+      requests.observe({ method: done.method, route: done.route, status }, done.seconds);
+      if (done.bytesIn > 0) bytesIn.inc({ route: done.route }, done.bytesIn);
+      if (done.bytesOut > 0) bytesOut.inc({ route: done.route }, done.bytesOut);
+    },
+    inFlight: (change) => inFlight.inc(change),
+    blocks: (result) => {
+      blocks.inc({ outcome: 'stored' }, result.stored);
+      blocks.inc({ outcome: 'known' }, result.known);
+      blockBytes.inc({ outcome: 'stored' }, result.storedBytes);
+      blockBytes.inc({ outcome: 'known' }, result.knownBytes);
+      seen += result.stored + result.known;
+      known += result.known;
+    },
+    claimed: (claim) => {
+      claims.inc({ outcome: 'known' }, claim.known);
+      claims.inc({ outcome: 'to_send' }, claim.asked - claim.known);
+      // Those to send are counted when they come.
+      seen += claim.known;
+      known += claim.known;
+    },
+    versionsCommitted: (count) => versions.inc(count),
+    clientError: (kind) => clientErrors.inc({ kind }),
+    observe: (sources) => observe(sources, gauge),
+  };
+}
+
+type MakeGauge = <L extends string>(
+  name: string,
+  help: string,
+  collect: (this: Gauge<L>) => void | Promise<void>,
+  labelNames?: readonly L[],
+) => Gauge<L>;
+
+function observe(sources: MetricSources, gauge: MakeGauge): void {
+  const { budget, connections, databasePool, queue } = sources;
+  if (budget) {
+    gauge(
+      'budget_bytes',
+      'The byte budget: its size, what bodies hold, and what their stream windows may',
+      function () {
+        const now = budget();
+        this.set({ part: 'total' }, now.totalBytes);
+        this.set({ part: 'held' }, now.heldBytes);
+        this.set({ part: 'windows' }, now.windowBytes);
+      },
+      ['part'] as const,
+    );
+    gauge(
+      'budget_bodies',
+      'Request bodies open, and waiting for room',
+      function () {
+        const now = budget();
+        this.set({ state: 'open' }, now.bodies);
+        this.set({ state: 'waiting' }, now.waiters);
+      },
+      ['state'] as const,
+    );
+    gauge(
+      'budget_turned_away',
+      'Bodies since the start that were reset for being slow, or refused for want of room',
+      function () {
+        const now = budget();
+        this.set({ how: 'reset' }, now.resets);
+        this.set({ how: 'refused' }, now.refusals);
+      },
+      ['how'] as const,
+    );
+  }
+  if (connections) {
+    gauge(
+      'http_open',
+      'Connections, HTTP/2 sessions and streams that are open',
+      function () {
+        const now = connections();
+        this.set({ what: 'connections' }, now.connections);
+        this.set({ what: 'sessions' }, now.sessions);
+        this.set({ what: 'streams' }, now.streams);
+      },
+      ['what'] as const,
+    );
+  }
+  if (databasePool) {
+    gauge(
+      'database_pool',
+      'Connections to PostgreSQL, and verbs waiting for one',
+      function () {
+        const now = databasePool();
+        this.set({ state: 'total' }, now.total);
+        this.set({ state: 'idle' }, now.idle);
+        this.set({ state: 'waiting' }, now.waiting);
+      },
+      ['state'] as const,
+    );
+  }
+  if (queue) {
+    gauge(
+      'queue_jobs',
+      'Jobs by state',
+      async function () {
+        const counts = await queue().catch(() => ({}));
+        for (const [state, count] of Object.entries(counts)) this.set({ state }, count);
+      },
+      ['state'] as const,
+    );
+  }
+}
