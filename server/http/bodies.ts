@@ -1,0 +1,92 @@
+/**
+ * What a route takes as its body. Each reader says the type, the bound and the reading in the route's line; the bytes
+ * are charged to the byte budget until the request is over.
+ */
+import type { Readable } from 'node:stream';
+import type { z } from 'zod';
+import { Problem } from '../../protocol/problems.ts';
+import { decodeMessage, msgpackType } from '../../protocol/wire.ts';
+import { BodyReceiver } from './body-receiver.ts';
+import { type Context, type Handler, sessionOf } from './deps.ts';
+
+/**
+ * A msgpack message of at most `bytesMax` bytes.
+ * @param handler is given the message and its bytes as they came
+ */
+export function message<S extends z.ZodType>(
+  schema: S,
+  bytesMax: number,
+  handler: (ctx: Context, request: z.infer<S>, bytes: Buffer) => Promise<void>,
+): Handler {
+  return (ctx) =>
+    withBody(ctx, { type: msgpackType, bytesMax, lengthRequired: false }, async (body) => {
+      const bytes = await joined(body);
+      await handler(ctx, decodeMessage(schema, bytes), bytes);
+    });
+}
+
+/** A body of known length that is read as it comes. */
+export function stream(
+  type: string,
+  bytesMax: number,
+  handler: (ctx: Context, body: AsyncIterable<Uint8Array>, length: number) => Promise<void>,
+): Handler {
+  return (ctx) => withBody(ctx, { type, bytesMax, lengthRequired: true }, (body, length) => handler(ctx, body, length));
+}
+
+async function withBody(
+  ctx: Context,
+  wanted: { type: string; bytesMax: number; lengthRequired: boolean },
+  use: (body: BodyReceiver, length: number) => Promise<void>,
+): Promise<void> {
+  const { deps, signal, device } = ctx.state;
+  const length = checkHeaders(ctx, wanted);
+  const session = sessionOf(ctx);
+  const account = await deps.budget.open(length ?? wanted.bytesMax, deps.windows.windowBytes(session), signal);
+  account.device = device?.deviceId ?? null;
+  deps.windows.track(session, account);
+  const body = new BodyReceiver(rawBody(ctx), account);
+  try {
+    await use(body, length ?? wanted.bytesMax);
+  } finally {
+    ctx.state.bytesIn = body.receivedBytes;
+    deps.windows.untrack(session, account);
+    deps.budget.close(account);
+  }
+}
+
+/** @returns Content-Length, or null for a body that says its end only by ending */
+function checkHeaders(
+  ctx: Context,
+  { type, bytesMax, lengthRequired }: { type: string; bytesMax: number; lengthRequired: boolean },
+): number | null {
+  const given = ctx.get('content-type').split(';')[0]!.trim().toLowerCase();
+  if (given !== type)
+    throw new Problem('unsupported_media_type', `the body must be ${type}`, { field: 'content-type' });
+  if (ctx.get('content-encoding'))
+    throw new Problem('unsupported_media_type', 'the body must not be encoded', { field: 'content-encoding' });
+  const text = ctx.get('content-length');
+  if (text === '') {
+    if (lengthRequired) throw new Problem('length_required', 'the request must say its Content-Length');
+    return null;
+  }
+  const length = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+  if (Number.isNaN(length))
+    throw new Problem('malformed_request', 'Content-Length is not a number', { field: 'content-length' });
+  if (length > bytesMax)
+    throw new Problem('body_too_large', `the body holds ${length} bytes, at most ${bytesMax}`, { bytesMax });
+  return length;
+}
+
+/** HTTP/2: the stream itself; Node's compatibility layer would put a second queue before us. */
+function rawBody(ctx: Context): Readable {
+  return (ctx.req as unknown as { stream?: Readable }).stream ?? ctx.req;
+}
+
+async function joined(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  const [only] = chunks;
+  if (chunks.length === 1) return Buffer.from(only!.buffer, only!.byteOffset, only!.byteLength);
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,63 @@
+/**
+ * Everything the HTTP shell needs, handed to it as one object, and what a request carries on its way through.
+ */
+import type { ServerHttp2Session } from 'node:http2';
+import type Koa from 'koa';
+import type { ArchiveRef, Storage } from '../../storage/storage.ts';
+import type { DeviceIdentity } from '../directory/devices.ts';
+import type { Directory } from '../directory/directory.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import type { ByteBudget } from './budget.ts';
+import type { HttpSettings } from './settings.ts';
+import type { StreamWindows } from './stream-windows.ts';
+
+/** Resolves when the part works. Bounded and cached by the shell; one that ignores the signal is left behind. */
+export type ReadinessCheck = (signal: AbortSignal) => Promise<unknown>;
+
+export interface AppDeps {
+  storage: Storage;
+  directory: Directory;
+  budget: ByteBudget;
+  windows: StreamWindows;
+  metrics: Metrics;
+  log: Log;
+  settings: HttpSettings;
+  /** By name: `database`, `objects`, `queue`. */
+  readiness: Readonly<Record<string, ReadinessCheck>>;
+  requests: RequestsInFlight;
+}
+
+/** The requests being served: what a shutdown waits for, and when it began. */
+export interface RequestsInFlight {
+  readonly open: Set<unknown>;
+  /** From then on new requests are told to come back. */
+  draining: boolean;
+  /** From then on /readyz says no; requests are still served. */
+  leaving: boolean;
+}
+
+export interface RequestState {
+  deps: AppDeps;
+  requestId: string;
+  log: Log;
+  /** Aborted when the client has gone, and when the request is over. */
+  signal: AbortSignal;
+  /** Set by device(). */
+  device?: DeviceIdentity;
+  /** Set by device('own') and device('read') on routes that name an archive. */
+  archive?: ArchiveRef;
+  bytesIn: number;
+  bytesOut: number;
+  /** Why a streamed answer ended early, for the log. */
+  failure?: unknown;
+}
+
+export type Context = Koa.ParameterizedContext<RequestState>;
+export type Handler = (ctx: Context) => Promise<void> | void;
+
+/** The session of an HTTP/2 request; undefined on HTTP/1.1. */
+export function sessionOf(ctx: Context): ServerHttp2Session | undefined {
+  const stream = (ctx.req as unknown as { stream?: { session?: ServerHttp2Session } }).stream;
+  return stream?.session;
+}

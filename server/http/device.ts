@@ -1,0 +1,56 @@
+/**
+ * Who may: the middleware that a route line names. `device()` lets in any device with a valid token;
+ * `device('own')` only to the archive in the path that is its own; `device('read')` also to the others of its user
+ * that it may read. What a device may not reach answers like what does not exist.
+ */
+import { Problem } from '../../protocol/problems.ts';
+import { archivesReadableBy, authenticateDevice } from '../directory/access.ts';
+import type { DeviceIdentity } from '../directory/devices.ts';
+import type { Context } from './deps.ts';
+import { idParameter } from './parameters.ts';
+
+/** 256 random bits as base64url. */
+const tokenShape = /^[A-Za-z0-9_-]{43}$/;
+/** Requests that may wait for the directory at a time: their bodies are not in the budget yet. */
+const authenticatingMax = 256;
+let authenticating = 0;
+
+export function device(reach?: 'own' | 'read') {
+  return async (ctx: Context, next: () => Promise<unknown>): Promise<void> => {
+    const identity = await authenticate(ctx);
+    ctx.state.device = identity;
+    if (reach) {
+      const archive = idParameter(ctx, 'archive');
+      if (archive !== identity.archive && !(reach === 'read' && (await mayRead(ctx, identity, archive)))) {
+        throw new Problem('not_found', 'there is no such archive');
+      }
+      ctx.state.archive = { vault: identity.vault, archive };
+    }
+    await next();
+  };
+}
+
+async function authenticate(ctx: Context): Promise<DeviceIdentity> {
+  const [scheme, token, ...more] = ctx.get('authorization').split(' ');
+  if (scheme?.toLowerCase() !== 'bearer' || !token || more.length > 0 || !tokenShape.test(token)) throw unauthorized();
+  if (authenticating >= authenticatingMax) {
+    throw new Problem('overloaded', 'too many requests wait for their sign-in', { retryAfterSeconds: 2 });
+  }
+  authenticating++;
+  try {
+    const identity = await authenticateDevice(ctx.state.deps.directory, token);
+    if (!identity) throw unauthorized();
+    return identity;
+  } finally {
+    authenticating--;
+  }
+}
+
+async function mayRead(ctx: Context, identity: DeviceIdentity, archive: number): Promise<boolean> {
+  const readable = await archivesReadableBy(ctx.state.deps.directory, identity);
+  return readable.some((each) => each.archive === archive);
+}
+
+function unauthorized(): Problem {
+  return new Problem('unauthorized', 'the request carries no valid device token');
+}

@@ -1,0 +1,71 @@
+/** The HTTP side put together: what a process starts, and stops. */
+import type Koa from 'koa';
+import type { Storage } from '../../storage/storage.ts';
+import type { Directory } from '../directory/directory.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import { createApp, createRequestsInFlight } from './app.ts';
+import { ByteBudget } from './budget.ts';
+import type { AppDeps, ReadinessCheck, RequestState } from './deps.ts';
+import { createListeners } from './listener.ts';
+import type { HttpSettings } from './settings.ts';
+import { type ShutdownResult, shutDown } from './shutdown.ts';
+import { StreamWindows } from './stream-windows.ts';
+
+export interface HttpServerParts {
+  storage: Storage;
+  directory: Directory;
+  metrics: Metrics;
+  log: Log;
+  /** By name: `database`, `objects`, `queue`. */
+  readiness: Readonly<Record<string, ReadinessCheck>>;
+  settings: HttpSettings;
+}
+
+export interface HttpServer {
+  /** @throws the system's error (EADDRINUSE, EACCES, ...) */
+  listen(): Promise<{ host: string; port: number }>;
+  /**
+   * Drains, then closes; bounded by the sum of the two. `leaveMs`: how long everything is still served while /readyz
+   * says no (0 without a load balancer). `drainMs`: how long requests under way may take.
+   */
+  shutDown(bounds: { leaveMs: number; drainMs: number }): Promise<ShutdownResult>;
+}
+
+/** @param makeApp the routes to serve; others than the protocol's only in tests */
+export function createHttpServer(
+  parts: HttpServerParts,
+  makeApp: (deps: AppDeps) => Koa<RequestState> = createApp,
+): HttpServer {
+  const { settings, metrics, storage } = parts;
+  const budget = new ByteBudget(settings.budget);
+  const requests = createRequestsInFlight();
+  const app = makeApp({ ...parts, budget, requests, windows: new StreamWindows(budget, settings) });
+  const listeners = createListeners(settings, app, {
+    onClientError: (error) => {
+      metrics.clientError((error as { code?: string }).code ?? error.name);
+      parts.log.debug({ err: error }, 'a client broke the protocol');
+    },
+  });
+  metrics.observe({
+    budget: () => ({
+      totalBytes: settings.budget.totalBytes,
+      heldBytes: budget.heldBytes,
+      windowBytes: budget.windowBytes,
+      bodies: budget.bodies,
+      waiters: budget.waiters,
+      resets: budget.resets,
+      refusals: budget.refusals,
+    }),
+    connections: () => ({
+      connections: listeners.connections(),
+      sessions: listeners.sessions.size,
+      streams: listeners.sessions.streams,
+    }),
+    databasePool: () => storage.database.pool,
+  });
+  return {
+    listen: () => listeners.listen(),
+    shutDown: (bounds) => shutDown({ listeners, requests }, bounds),
+  };
+}

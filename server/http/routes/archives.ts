@@ -1,0 +1,65 @@
+/** One archive: commits into it, and the ways to read it. A device writes to its own and reads its user's. */
+import type Router from '@koa/router';
+import { sha256 } from '../../../protocol/hashes.ts';
+import { limits } from '../../../protocol/limits.ts';
+import { CommitRequest, type VersionsFrame } from '../../../protocol/messages.ts';
+import { encodeFrame, frameStreamType } from '../../../protocol/wire.ts';
+import { commitVersions } from '../../../storage/archive/commit.ts';
+import { readHistory, readTree, streamVersions } from '../../../storage/archive/read-tree.ts';
+import { answer, streamed } from '../answers.ts';
+import { message } from '../bodies.ts';
+import type { AppDeps, RequestState } from '../deps.ts';
+import { device } from '../device.ts';
+import {
+  flag,
+  momentOrNull,
+  nameOrNull,
+  pageLimit,
+  pathOrNull,
+  pathValue,
+  readQuery,
+  seqOrNull,
+} from '../parameters.ts';
+
+export function archiveRoutes(router: Router<RequestState>, { storage, metrics }: AppDeps): void {
+  router.post(
+    '/v1/archives/:archive/commits',
+    device('own'),
+    message(CommitRequest, limits.commitBodyBytesMax, async (ctx, request, bytes) => {
+      const commit = await commitVersions(storage, ctx.state.archive!, request, sha256(bytes));
+      metrics.versionsCommitted(commit.count);
+      answer(ctx, commit);
+    }),
+  );
+
+  router.get('/v1/archives/:archive/tree', device('read'), async (ctx) => {
+    const query = readQuery(ctx, {
+      path: pathValue,
+      at: momentOrNull,
+      deleted: flag,
+      after: nameOrNull,
+      limit: pageLimit,
+    });
+    answer(ctx, await readTree(storage, ctx.state.archive!, query));
+  });
+
+  router.get('/v1/archives/:archive/versions', device('read'), async (ctx) => {
+    const query = readQuery(ctx, {
+      path: pathValue,
+      at: momentOrNull,
+      seq: seqOrNull,
+      after: pathOrNull,
+      deleted: flag,
+    });
+    await streamed(ctx, frameStreamType, encoded(streamVersions(storage, ctx.state.archive!, query)));
+  });
+
+  router.get('/v1/archives/:archive/history', device('read'), async (ctx) => {
+    const query = readQuery(ctx, { path: pathValue, after: seqOrNull, limit: pageLimit });
+    answer(ctx, await readHistory(storage, ctx.state.archive!, query));
+  });
+}
+
+async function* encoded(frames: AsyncIterable<VersionsFrame>): AsyncGenerator<Uint8Array> {
+  for await (const frame of frames) yield encodeFrame(frame);
+}

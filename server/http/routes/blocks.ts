@@ -1,0 +1,161 @@
+/** Blocks: asked about, sent, and given back. A device reaches those of its user's vault and no others. */
+import type Router from '@koa/router';
+import { encodeBlockFrameHeader, encodeBlockFramesEnd } from '../../../protocol/block-frames.ts';
+import { bitAt, hashCount } from '../../../protocol/hashes.ts';
+import { limits } from '../../../protocol/limits.ts';
+import { ClaimRequest, FetchRequest } from '../../../protocol/messages.ts';
+import { Problem } from '../../../protocol/problems.ts';
+import { readUploadHeader, uploadBodyBytesMax } from '../../../protocol/upload.ts';
+import { ByteReader, blockStreamType } from '../../../protocol/wire.ts';
+import { claimBlocks } from '../../../storage/archive/claim.ts';
+import { blockLength, type FetchedBlock, fetchBlocks, readBlock } from '../../../storage/archive/read-blocks.ts';
+import { type UploadResult, uploadBlocks } from '../../../storage/archive/upload.ts';
+import { answer, streamed } from '../answers.ts';
+import { message, stream } from '../bodies.ts';
+import { readRange } from '../byte-range.ts';
+import type { AppDeps, Context, RequestState } from '../deps.ts';
+import { device } from '../device.ts';
+import { hashParameter, readQuery } from '../parameters.ts';
+import { Slots } from '../slots.ts';
+
+const uploadType = 'application/vnd.holdfast.upload';
+const bytesType = 'application/octet-stream';
+
+export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
+  const { storage, metrics, settings } = deps;
+  const fetches = new Slots({
+    max: settings.fetchesMax,
+    perDeviceMax: settings.fetchesPerDeviceMax,
+    waitMs: settings.budget.waitMs,
+  });
+
+  router.post(
+    '/v1/blocks/claim',
+    device(),
+    message(ClaimRequest, limits.messageBytesMax, async (ctx, request) => {
+      if (request.lists.byteLength > 0)
+        throw new Problem('lists_unsupported', 'this server does not keep lists yet', { field: 'lists' });
+      const claim = await claimBlocks(storage, ctx.state.device!.vault, request.blocks);
+      const asked = hashCount(request.blocks);
+      metrics.claimed({ asked, known: asked - countSet(claim.send, asked) });
+      answer(ctx, { blocks: claim.send, lists: Buffer.alloc(0), claimedUntil: claim.until.getTime() });
+    }),
+  );
+
+  router.post(
+    '/v1/blocks',
+    device(),
+    stream(uploadType, uploadBodyBytesMax, async (ctx, body, length) => {
+      const reader = new ByteReader(body);
+      const header = await readUploadHeader(reader, length);
+      const result = await uploadBlocks(storage, ctx.state.device!.vault, header, reader.remaining(), ctx.state);
+      answerUpload(ctx, result);
+    }),
+  );
+
+  router.put(
+    '/v1/blocks/:hash',
+    device(),
+    stream(bytesType, limits.blockBytesMax, async (ctx, body, length) => {
+      const hash = hashParameter(ctx);
+      if (length === 0) throw new Problem('out_of_bounds', 'a block holds at least one byte', { field: 'body' });
+      const result = await uploadBlocks(
+        storage,
+        ctx.state.device!.vault,
+        { blocks: hash, lengths: [length] },
+        body,
+        ctx.state,
+      );
+      answerUpload(ctx, result);
+    }),
+  );
+
+  router.get('/v1/blocks/:hash', device(), async (ctx) => {
+    readQuery(ctx, {});
+    const hash = hashParameter(ctx);
+    const { vault } = ctx.state.device!;
+    const length = await blockLength(storage, vault, hash);
+    if (length === null) throw absent();
+    const etag = `"${hash.toString('hex')}"`;
+    ctx.set({ ETag: etag, 'Cache-Control': 'private, max-age=31536000, immutable', 'Accept-Ranges': 'bytes' });
+    if (matches(ctx.get('if-none-match'), etag)) {
+      ctx.status = 304;
+      return;
+    }
+    const range = readRange(ctx, { etag, length });
+    ctx.status = range ? 206 : 200;
+    if (range) ctx.set('Content-Range', `bytes ${range.offset}-${range.offset + range.length - 1}/${length}`);
+    ctx.set('Content-Length', String(range?.length ?? length));
+    if (ctx.method === 'HEAD') return streamed(ctx, bytesType, nothing());
+    const block = await readBlock(storage, vault, hash, range ?? undefined, ctx.state);
+    if (!block) throw absent();
+    await streamed(ctx, bytesType, block.stream);
+  });
+
+  router.post(
+    '/v1/blocks/fetch',
+    device(),
+    message(FetchRequest, limits.messageBytesMax, async (ctx, request) => {
+      const { deviceId, vault } = ctx.state.device!;
+      const release = await fetches.take(deviceId);
+      try {
+        await streamed(ctx, blockStreamType, frames(fetchBlocks(storage, vault, request.blocks, ctx.state)));
+      } finally {
+        release();
+      }
+    }),
+  );
+
+  function answerUpload(ctx: Context, result: UploadResult): void {
+    metrics.blocks(result);
+    answer(ctx, { stored: result.stored, known: result.known, claimedUntil: result.until.getTime() });
+  }
+}
+
+/** Frames up to this are joined: a write per small block would cost more than the copy. */
+const joinedBytes = 128 * 1024;
+
+async function* frames(blocks: AsyncIterable<FetchedBlock>): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = [];
+  let held = 0;
+  let count = 0;
+  const join = (): Buffer => {
+    const joined = Buffer.concat(parts, held);
+    parts = [];
+    held = 0;
+    return joined;
+  };
+  for await (const { index, bytes } of blocks) {
+    count++;
+    const header = encodeBlockFrameHeader(index, bytes?.byteLength ?? 0);
+    parts.push(header);
+    held += header.byteLength;
+    if (bytes && bytes.byteLength > joinedBytes) {
+      yield join();
+      yield bytes;
+    } else if (bytes) {
+      parts.push(bytes);
+      held += bytes.byteLength;
+    }
+    if (held > joinedBytes) yield join();
+  }
+  parts.push(encodeBlockFramesEnd(count));
+  held += 8;
+  yield join();
+}
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+function matches(ifNoneMatch: string, etag: string): boolean {
+  return ifNoneMatch.split(',').some((each) => ['*', etag, `W/${etag}`].includes(each.trim()));
+}
+
+function absent(): Problem {
+  return new Problem('not_found', 'the vault does not hold this block');
+}
+
+function countSet(bitmap: Uint8Array, count: number): number {
+  let set = 0;
+  for (let i = 0; i < count; i++) if (bitAt(bitmap, i)) set++;
+  return set;
+}

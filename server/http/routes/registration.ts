@@ -1,0 +1,40 @@
+/** A device's way in, and what it may know about itself. */
+import type Router from '@koa/router';
+import { DevicesRequest, RegisterRequest } from '../../../protocol/messages.ts';
+import { archivesReadableBy, listReplaceable } from '../../directory/access.ts';
+import { registerDevice } from '../../directory/register.ts';
+import { answer } from '../answers.ts';
+import { message } from '../bodies.ts';
+import type { AppDeps, Context, RequestState } from '../deps.ts';
+import { device } from '../device.ts';
+import { readQuery } from '../parameters.ts';
+
+/** A registration is a few hundred bytes; nobody has signed in yet. */
+const registrationBytesMax = 16 * 1024;
+
+export function registrationRoutes(router: Router<RequestState>, { directory }: AppDeps): void {
+  router.post(
+    '/v1/register',
+    message(RegisterRequest, registrationBytesMax, async (ctx, request) => {
+      answer(ctx, await registerDevice(directory, request, addressOf(ctx)), 201);
+    }),
+  );
+
+  router.post(
+    '/v1/devices/query',
+    message(DevicesRequest, registrationBytesMax, async (ctx, request) => {
+      answer(ctx, await listReplaceable(directory, request, addressOf(ctx)));
+    }),
+  );
+
+  router.get('/v1/self', device(), async (ctx) => {
+    readQuery(ctx, {});
+    const { guid, deviceName, userName, vault, archive } = ctx.state.device!;
+    const archives = await archivesReadableBy(directory, ctx.state.device!);
+    answer(ctx, { guid, deviceName, userName, vault, archive, archives, serverTime: Date.now() });
+  });
+}
+
+function addressOf(ctx: Context): string {
+  return ctx.req.socket.remoteAddress ?? '';
+}

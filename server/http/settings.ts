@@ -1,0 +1,136 @@
+/**
+ * The bounds of the HTTP shell, as one object that the configuration fills. Nothing here is read from the
+ * environment. Every wait and every queue of server/http/ is bounded by one of these.
+ */
+import { uploadBodyBytesMax } from '../../protocol/upload.ts';
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export interface TlsSettings {
+  /** PEM: the private key, and the certificate with its chain. */
+  key: string | Buffer;
+  cert: string | Buffer;
+}
+
+export interface HttpSettings {
+  host: string;
+  /** 0: the kernel chooses one (tests). */
+  port: number;
+  /** null: cleartext, h2c with prior knowledge and HTTP/1.1 on one port, for use behind an ingress that speaks TLS. */
+  tls: TlsSettings | null;
+
+  /** TCP connections at a time; more are closed at once. */
+  connectionsMax: number;
+  /** Streams (requests) at a time on one HTTP/2 session. */
+  sessionStreamsMax: number;
+  /**
+   * Memory one session may use, in MB as Node counts it: header tables, and answers waiting to be sent. 100 streams
+   * with a slice of 256 KiB each are 26 MB; past the bound Node resets the streams of a peer that did nothing wrong.
+   */
+  sessionMemoryMb: number;
+  /** Bytes of a request's headers, its path included: a path of 32 KiB as base64url takes 43 KiB of them. */
+  headerBytesMax: number;
+  /** Header fields of a request. */
+  headerPairsMax: number;
+
+  /** TLS handshake and the first bytes of a connection. */
+  handshakeTimeoutMs: number;
+  /** HTTP/1.1: from a request's first byte to the end of its headers. */
+  headersTimeoutMs: number;
+  /** HTTP/1.1: from a request's first byte to its last. HTTP/2 streams, and bodies being read, are timed by the budget. */
+  requestTimeoutMs: number;
+  /** HTTP/1.1: how long an idle connection is kept. */
+  keepAliveTimeoutMs: number;
+  /** HTTP/2: how long a session without a stream is kept. */
+  sessionIdleMs: number;
+  /** HTTP/2: after this much silence the peer is asked for a sign of life, and given as long again to answer. */
+  pingEveryMs: number;
+  /** How long a reader may take for one slice of a streamed answer (256 KiB) before it is cut. */
+  writeStallMs: number;
+
+  /**
+   * Connection window of HTTP/2. 100 ms x 1 Gbit/s = 12.5 MB in flight, so 16 MiB lets one connection fill the link.
+   * It holds no memory by itself: Node hands every byte on as it arrives, and the stream windows bound what waits.
+   */
+  connectionWindowBytes: number;
+  /** Stream window that every session starts with, and falls back to when memory is short. */
+  streamWindowBytes: number;
+  /** Stream window that a session may grow to, while there is room. */
+  streamWindowBytesMax: number;
+
+  /** Fetches at a time, for all devices and for one: each may hold two ranges of 8 MiB. More wait, then are told to come back. */
+  fetchesMax: number;
+  fetchesPerDeviceMax: number;
+  /** How long a readiness check may take, and how long its answer is used again. */
+  readinessTimeoutMs: number;
+  readinessCacheMs: number;
+  /** Authorises `GET /metrics` from elsewhere than loopback; null: from loopback only. */
+  metricsToken: string | null;
+  budget: BudgetSettings;
+}
+
+export interface BudgetSettings {
+  /** Bytes of request bodies held at a time by this process; stream windows may hold as much again. */
+  totalBytes: number;
+  /** What one device may hold of it while other devices have bodies open too. */
+  deviceBytes: number;
+  /** The largest body any route takes. The budget must hold one. */
+  bodyBytesMax: number;
+  /** A sender below this rate, bytes per second, is reset when others need its room. */
+  rateBytesPerSecondMin: number;
+  /** Over how long that rate is measured, and so how long a new sender is let be. */
+  rateGraceMs: number;
+  /** How long a body that has delivered little waits for room before it is told to come back. */
+  waitMs: number;
+  /** The longest that one waits that has delivered much, and would have to send it again. */
+  waitMsMax: number;
+  /** Without a byte for this long a body is given up. */
+  idleMs: number;
+  /** A body may take `bodyBaseMs` plus its length at `bodyBytesPerSecondMin`. 32 MiB: 35 minutes, within an upload's lease. */
+  bodyBaseMs: number;
+  bodyBytesPerSecondMin: number;
+  /** Bodies that may wait to be opened. */
+  waitersMax: number;
+}
+
+export const budgetDefaults: BudgetSettings = {
+  totalBytes: 64 * MiB,
+  deviceBytes: 32 * MiB,
+  bodyBytesMax: uploadBodyBytesMax,
+  rateBytesPerSecondMin: 64 * KiB,
+  rateGraceMs: 1_000,
+  waitMs: 1_000,
+  waitMsMax: 30_000,
+  idleMs: 30_000,
+  bodyBaseMs: 30_000,
+  bodyBytesPerSecondMin: 16 * KiB,
+  waitersMax: 256,
+};
+
+export const httpDefaults: HttpSettings = {
+  host: '0.0.0.0',
+  port: 8443,
+  tls: null,
+  connectionsMax: 4_096,
+  sessionStreamsMax: 100,
+  sessionMemoryMb: 64,
+  headerBytesMax: 64 * KiB,
+  headerPairsMax: 100,
+  handshakeTimeoutMs: 10_000,
+  headersTimeoutMs: 15_000,
+  requestTimeoutMs: 40 * 60_000,
+  keepAliveTimeoutMs: 30_000,
+  sessionIdleMs: 5 * 60_000,
+  pingEveryMs: 30_000,
+  writeStallMs: 30_000,
+  connectionWindowBytes: 16 * MiB,
+  streamWindowBytes: 256 * KiB,
+  streamWindowBytesMax: 4 * MiB,
+  fetchesMax: 32,
+  fetchesPerDeviceMax: 8,
+  readinessTimeoutMs: 3_000,
+  readinessCacheMs: 1_000,
+  metricsToken: null,
+  budget: budgetDefaults,
+};
