@@ -208,6 +208,12 @@ test('replacing hands over GUID, archive, name and vault, and the old token stop
   expect(third).toMatchObject({ guid: old.guid, archive: old.archive });
   expect(await code(authenticateDevice(directory, fresh.token))).toBe('device_deauthorized');
   expect((await listReplaceable(directory, person!, address)).devices).toHaveLength(2);
+  const owner = await run(
+    'owner',
+    'SELECT d.guid::text AS guid, d.state FROM archives a JOIN devices d USING (device_id) WHERE a.vault_id = $1 AND a.archive_id = $2',
+    [old.vault, old.archive],
+  );
+  expect(owner).toEqual([{ guid: old.guid, state: 'active' }]);
 });
 
 test('two installations that replace one device at the same moment: the later one has it, the other is told', async () => {

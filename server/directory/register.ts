@@ -10,6 +10,7 @@ import {
   createArchive,
   createVault,
   findVaultOfUser,
+  moveArchive,
   putVaultKey,
   readVaultKey,
   type VaultKeyRow,
@@ -79,6 +80,7 @@ async function enterDevice(
     const old = await takePlaceOf(tx, user.userId, request.replace);
     const device = { guid: request.replace, deviceName: old.deviceName, vault: old.vault, archive: old.archive };
     await insertDevice(tx, { ...common, ...device, replaces: old.deviceId });
+    await moveArchive(tx, device, { deviceId });
     return device;
   }
   const vault = await findOrCreateVault(tx, user.userId, proposed);

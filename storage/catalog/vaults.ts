@@ -2,6 +2,7 @@
  * Vaults, their keys and their archives, as rows. Called inside the transaction that makes the user's or device's own
  * rows, so that neither exists without the other.
  */
+import type { ArchiveRef } from '../storage.ts';
 import { statement, type Transaction } from './database.ts';
 
 const sql = {
@@ -14,6 +15,7 @@ const sql = {
     'archives.insert',
     'INSERT INTO archives (vault_id, device_id) VALUES ($1, $2) RETURNING archive_id AS archive',
   ),
+  moveArchive: statement('archives.move', 'UPDATE archives SET device_id = $3 WHERE vault_id = $1 AND archive_id = $2'),
   insertKey: statement(
     'vaultKeys.insert',
     'INSERT INTO vault_keys (vault_id, generation, level, record) VALUES ($1, $2, $3, $4)',
@@ -47,6 +49,11 @@ export async function createVault(tx: Transaction, owner: { userId: number }): P
 export async function createArchive(tx: Transaction, of: { vault: number; deviceId: number }): Promise<number> {
   const [row] = await tx.query<{ archive: number }>(sql.insertArchive, [of.vault, of.deviceId]);
   return row!.archive;
+}
+
+/** Gives an archive to another installation, which goes on where the one before it ended. */
+export async function moveArchive(tx: Transaction, ref: ArchiveRef, to: { deviceId: number }): Promise<void> {
+  await tx.query(sql.moveArchive, [ref.vault, ref.archive, to.deviceId]);
 }
 
 /** Enters a generation of a vault's key. Rows are never changed afterwards. */
