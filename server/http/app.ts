@@ -37,7 +37,8 @@ export function createShell(deps: AppDeps, router: Router<RequestState>): Koa<Re
     if (error === null || error === undefined || this.state?.log === undefined) return;
     this.state.failure ??= error;
     this.state.log.debug({ err: error }, 'answer not sent');
-    if (this.headerSent) cutAnswer(this);
+    // A stream that is gone has no answer to get, and its end was the client's doing: no failure of ours.
+    if (this.headerSent || isGone(this)) cutAnswer(this);
     else {
       renderProblem(this, new Problem('internal', 'the answer could not be made', {}, { cause: error }));
       this.res.end(this.body as string);
@@ -51,6 +52,10 @@ export function createShell(deps: AppDeps, router: Router<RequestState>): Koa<Re
   app.use(router.routes());
   app.use(refuseUnknown);
   return app;
+}
+
+function isGone({ res }: Context): boolean {
+  return (res as unknown as { stream?: { destroyed: boolean } }).stream?.destroyed ?? res.destroyed;
 }
 
 /** A request that was taken before is served to its end; a new one has lost nothing and comes again elsewhere. */

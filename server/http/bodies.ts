@@ -6,7 +6,7 @@ import type { Readable } from 'node:stream';
 import type { z } from 'zod';
 import { Problem } from '../../protocol/problems.ts';
 import { decodeMessage, msgpackType } from '../../protocol/wire.ts';
-import { BodyReceiver } from './body-receiver.ts';
+import { BodyReceiver, roomFor } from './body-receiver.ts';
 import { type Context, type Handler, sessionOf } from './deps.ts';
 
 /**
@@ -42,12 +42,13 @@ async function withBody(
   const { deps, signal, device } = ctx.state;
   const length = checkHeaders(ctx, wanted);
   const session = sessionOf(ctx);
-  const account = await deps.budget.open(length ?? wanted.bytesMax, deps.windows.windowBytes(session), signal);
+  const bytesMax = length ?? wanted.bytesMax;
+  const account = await deps.budget.open(roomFor(bytesMax), deps.windows.windowBytes(session), signal);
   account.device = device?.deviceId ?? null;
   deps.windows.track(session, account);
-  const body = new BodyReceiver(rawBody(ctx), account);
+  const body = new BodyReceiver(rawBody(ctx), account, bytesMax);
   try {
-    await use(body, length ?? wanted.bytesMax);
+    await use(body, bytesMax);
   } finally {
     ctx.state.bytesIn = body.receivedBytes;
     deps.windows.untrack(session, account);

@@ -1,10 +1,13 @@
 /**
  * One request's body as an iterable of chunks, charged to the byte budget as it arrives.
  *
- * Bytes are copied out of the network's buffers into segments of the body's own, and the segments are what is charged.
- * A chunk as Node hands it over is a view of a whole read from the socket: kept as it is, a sender of 10-byte frames
- * would pin 64 KiB with each, and none of it would be charged. Segments grow with what has arrived, from 4 KiB to
- * 256 KiB, so that a body never holds much more than twice its bytes, and never more than its declared end.
+ * What is charged is what is held. A chunk as Node hands it over is a view of a whole read from the socket; kept as it
+ * is, a sender of 10-byte frames would pin 16 KiB or more with each. So a chunk is kept only if it is most of its
+ * read, as those of a sender in a hurry are, and any other is copied into a segment of the body's own. Copying all of
+ * them costs a third more CPU time per GiB, nearly all of it in collecting the garbage of twice the buffers.
+ *
+ * No memory of a chunk is ever used again for another: an object store may still be sending it in an attempt that
+ * everybody else has given up.
  */
 import type { Readable } from 'node:stream';
 import { Problem } from '../../protocol/problems.ts';
@@ -12,6 +15,14 @@ import type { BudgetAccount } from './budget-account.ts';
 
 const segmentBytesMin = 4 * 1024;
 const segmentBytesMax = 256 * 1024;
+const keptBytesMin = 8 * 1024;
+
+/**
+ * Room to ask of the budget for a body of so many bytes at most: the segment that is being filled is charged whole.
+ */
+export function roomFor(bodyBytes: number): number {
+  return bodyBytes + Math.min(bodyBytes, segmentBytesMax);
+}
 
 export class BodyReceiver implements AsyncIterable<Uint8Array> {
   readonly #source: Readable;
@@ -19,10 +30,15 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
   readonly #bytesMax: number;
   /** Bytes that have arrived. */
   receivedBytes = 0;
+  /** The segment small chunks go to: its part up to `#delivered` has been handed on, that up to `#filled` not yet. */
   #segment: Buffer = Buffer.alloc(0);
   #filled = 0;
-  #allocated = 0;
-  /** Full segments the reader has not taken yet: charged, so bounded by the budget. */
+  #delivered = 0;
+  /** Bytes appended, and charged; those charged and not yet spent on a chunk or a segment. */
+  #appendedBytes = 0;
+  #chargedBytes = 0;
+  #creditBytes = 0;
+  /** What the reader has not taken yet: charged, so bounded by the budget. */
   readonly #ready: Buffer[] = [];
   #started = false;
   #stopped = false;
@@ -32,12 +48,13 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
 
   /**
    * @param source the request as Node gives it, not read from so far
-   * @param account its account; closed by whoever opened it, after the last use of the chunks
+   * @param account opened with `roomFor(bytesMax)`; closed by whoever opened it, after the last use of the chunks
+   * @param bytesMax its Content-Length, or its route's bound
    */
-  constructor(source: Readable, account: BudgetAccount) {
+  constructor(source: Readable, account: BudgetAccount, bytesMax: number) {
     this.#source = source;
     this.#account = account;
-    this.#bytesMax = account.expectedBytes;
+    this.#bytesMax = bytesMax;
     account.onEnd = (reason) => this.fail(reason);
   }
 
@@ -73,6 +90,10 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
     if (this.#started) throw new Error('a body can be read once');
     this.#started = true;
     const source = this.#source;
+    if (source.readableEnded) {
+      this.#onEnd(); // an empty body ends while nobody listens
+      return;
+    }
     if (source.destroyed) {
       this.fail(new ClientGone());
       return;
@@ -104,8 +125,7 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
 
   readonly #onEnd = (): void => {
     if (this.#failure) return;
-    if (this.#filled > 0) this.#ready.push(this.#segment.subarray(0, this.#filled));
-    this.#filled = 0;
+    this.#deliverSegment();
     this.#ended = true;
     this.#account.budget.received(this.#account);
     this.#wakeReader();
@@ -115,56 +135,94 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
     if (!this.#ended) this.fail(new ClientGone());
   };
 
-  readonly #onError = (error: Error): void => this.fail(error);
+  /** The stream's own errors are the sender's doing: it went away, or broke HTTP (a body that is not as long as it said). */
+  readonly #onError = (error: Error): void => this.fail(new ClientGone({ cause: error }));
 
-  /** Copies what fits; when the budget has no room for the next segment, the sender is held until it has. */
+  /** Takes a chunk in; when the budget has no room for it, the sender is held until it has. */
   #append(chunk: Buffer): void {
-    let at = 0;
-    while (at < chunk.byteLength) {
+    if (isMostOfItsRead(chunk)) {
+      if (!this.#spend(chunk.byteLength)) this.#appendLater(chunk, chunk.byteLength);
+      else {
+        this.#deliverSegment();
+        this.#appendedBytes += chunk.byteLength;
+        this.#deliver(chunk);
+      }
+    } else this.#copy(chunk);
+  }
+
+  #copy(chunk: Buffer): void {
+    for (let at = 0; at < chunk.byteLength; ) {
       if (this.#filled === this.#segment.byteLength) {
         const bytes = this.#nextSegmentBytes();
-        if (!this.#account.budget.tryCharge(this.#account, bytes)) {
-          const rest = Buffer.from(chunk.subarray(at)); // a copy: waiting must not pin the network's buffer either
-          this.#source.pause();
-          this.#appendLater(rest, bytes);
+        if (!this.#spend(bytes)) {
+          this.#appendLater(chunk.subarray(at), bytes);
           return;
         }
-        this.#openSegment(bytes);
+        this.#segment = Buffer.allocUnsafeSlow(bytes);
+        this.#filled = 0;
+        this.#delivered = 0;
       }
       const copied = chunk.copy(this.#segment, this.#filled, at);
       this.#filled += copied;
+      this.#appendedBytes += copied;
       at += copied;
-      if (this.#filled === this.#segment.byteLength) this.#deliver();
+      if (this.#filled === this.#segment.byteLength) this.#deliverSegment();
     }
   }
 
   #appendLater(rest: Buffer, bytes: number): void {
-    this.#account.budget.charge(this.#account, bytes).then(
+    this.#source.pause();
+    const copy = Buffer.from(rest); // waiting must not pin the network's buffer either
+    const charge = this.#nextCharge(bytes);
+    this.#account.budget.charge(this.#account, charge).then(
       () => {
+        this.#credit(charge);
         if (this.#failure) return;
-        this.#openSegment(bytes);
-        this.#append(rest);
+        this.#append(copy);
         if (this.#account.state === 'receiving') this.#source.resume();
       },
       (error: Error) => this.fail(error),
     );
   }
 
+  /** Segments grow with what has arrived, so that a trickle holds little more than its bytes. */
   #nextSegmentBytes(): number {
-    const grown = Math.min(segmentBytesMax, Math.max(segmentBytesMin, this.#allocated));
-    return Math.min(grown, this.#bytesMax - this.#allocated);
+    const grown = Math.min(segmentBytesMax, Math.max(segmentBytesMin, this.#appendedBytes));
+    return Math.min(grown, this.#bytesMax - this.#appendedBytes);
   }
 
-  #openSegment(bytes: number): void {
-    this.#segment = Buffer.allocUnsafeSlow(bytes);
-    this.#filled = 0;
-    this.#allocated += bytes;
+  /** Takes bytes from the credit, charging more when it is too small; false when there is no room for that. */
+  #spend(bytes: number): boolean {
+    if (bytes > this.#creditBytes) {
+      const charge = this.#nextCharge(bytes);
+      if (!this.#account.budget.tryCharge(this.#account, charge)) return false;
+      this.#credit(charge);
+    }
+    this.#creditBytes -= bytes;
+    return true;
   }
 
-  #deliver(): void {
-    this.#ready.push(this.#segment);
-    this.#segment = Buffer.alloc(0);
-    this.#filled = 0;
+  /** Charges come in steps like the segments', not one per chunk. */
+  #nextCharge(bytes: number): number {
+    const step = Math.min(segmentBytesMax, Math.max(segmentBytesMin, this.#chargedBytes));
+    const left = this.#account.expectedBytes - this.#chargedBytes;
+    return Math.min(left, Math.max(step, bytes - this.#creditBytes));
+  }
+
+  #credit(bytes: number): void {
+    this.#chargedBytes += bytes;
+    this.#creditBytes += bytes;
+  }
+
+  #deliverSegment(): void {
+    if (this.#filled === this.#delivered) return;
+    const bytes = this.#segment.subarray(this.#delivered, this.#filled);
+    this.#delivered = this.#filled;
+    this.#deliver(bytes);
+  }
+
+  #deliver(bytes: Buffer): void {
+    this.#ready.push(bytes);
     this.#wakeReader();
   }
 
@@ -175,14 +233,19 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
   }
 }
 
+/** `buffer` is the whole read that a chunk is a view of. */
+function isMostOfItsRead(chunk: Buffer): boolean {
+  return chunk.byteLength >= keptBytesMin && chunk.byteLength * 2 >= chunk.buffer.byteLength;
+}
+
 export function bodyTooLarge(bytesMax: number): Problem {
   return new Problem('body_too_large', `the body may hold at most ${bytesMax} bytes`, { bytesMax });
 }
 
 /** The client closed the connection or the stream before its request was whole. Nobody is there to read an answer. */
 export class ClientGone extends Error {
-  constructor() {
-    super('the client went away in the middle of its request');
+  constructor(options?: ErrorOptions) {
+    super('the client went away in the middle of its request', options);
     this.name = 'ClientGone';
   }
 }

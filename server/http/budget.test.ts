@@ -92,6 +92,21 @@ describe('room', () => {
     expect(budget.tryCharge(other, 16 * MiB)).toBe(true);
   });
 
+  test('what stream windows may hold is taken off, but one body always has room', async () => {
+    const { budget, open } = makeBudget({ bodyBytesMax: 16 * MiB });
+    const [first, second, third] = [await open(16 * MiB), await open(16 * MiB), await open(16 * MiB)];
+    expect(budget.tryCharge(first, 15 * MiB)).toBe(true);
+    expect(budget.tryCharge(second, 14 * MiB)).toBe(true);
+    const others = [];
+    for (let i = 0; i < 150; i++) others.push(await open(16 * MiB)); // 38 MiB of windows
+    expect(budget.tryCharge(third, 1)).toBe(false);
+    expect(budget.tryCharge(first, MiB)).toBe(true);
+    budget.received(first);
+    expect(budget.tryCharge(second, 2 * MiB)).toBe(true);
+    for (const other of others) budget.close(other);
+    expect(budget.tryCharge(third, 16 * MiB)).toBe(true);
+  });
+
   test('stream windows are bounded too: bodies past them wait, then are refused', async () => {
     const { budget, pass, open } = makeBudget({ totalBytes: 2 * MiB, bodyBytesMax: MiB });
     for (let i = 0; i < 8; i++) await open(MiB); // 8 x 256 KiB
@@ -139,11 +154,11 @@ describe('waiting', () => {
 
   test('a charge is granted as soon as there is room, the oldest body first', async () => {
     const { budget, open } = makeBudget();
-    const [a, b, c] = [await open(6 * MiB), await open(32 * MiB), await open(32 * MiB)];
+    const [a, b, c] = [await open(6 * MiB, 1, 0), await open(32 * MiB, 1, 0), await open(32 * MiB, 1, 0)];
     budget.tryCharge(b, 26 * MiB);
     budget.tryCharge(a, 6 * MiB);
     budget.received(a);
-    const d = await open(32 * MiB);
+    const d = await open(32 * MiB, 1, 0);
     budget.tryCharge(c, 26 * MiB);
     budget.received(c);
     budget.tryCharge(d, 6 * MiB);

@@ -2,16 +2,17 @@
  * The byte budget: how much of request bodies this process holds at a time, over all connections.
  *
  * A body opens an account, charges what it is about to hold, and gives everything back when its request is over.
- * What must stay true: `held` never passes `totalBytes`, the open bodies' stream windows together never pass
- * `totalBytes` either (so bodies take at most twice the budget, read or unread), and every wait ends.
+ * What must stay true: `held` never passes `totalBytes`, and every wait ends. What senders may have sent unread, the
+ * sum of the stream windows, never passes `totalBytes` either, and it is taken off what all bodies but one may hold:
+ * so bodies, read and unread, take `totalBytes` and one body more at most.
  *
  * Why it cannot deadlock. Two half-sent uploads that each wait for the other's room would wait for ever. So a charge
  * is granted only if the state after it is *safe* (safe-state.ts): there is an order in which every open body can be
  * received to its declared end, from what is free and what those before it give back. An empty budget is safe, since
  * no body is larger than the budget. Opening a body keeps a safe state safe: it can come last, when all else is free.
  * In a safe state the unfinished body that needs least is granted whatever it asks for, as soon as the bodies that
- * have arrived whole are stored: what it needs is there, and taking it leaves that order as it was. A device's share
- * does not stop it either, for it never stands in the way of the device's own body that needs least. So some body can
+ * have arrived whole are stored: what it needs is there, and taking it leaves that order as it was. Neither a device's
+ * share nor the windows stop it: the share leaves out the device's own body that needs least, the windows that of all. So some body can
  * always go on; it ends and gives everything back; by induction all end. None of this rests on a timeout. Bodies
  * that are too slow are reset, and those that waited too long refused, so that no sender can make others wait.
  */
@@ -38,6 +39,7 @@ function isSending(account: BudgetAccount): boolean {
 }
 
 const sweepEveryMs = 100;
+const fadePerSweep = 0.8;
 const retryAfterSeconds = 2;
 
 export class ByteBudget {
@@ -51,6 +53,8 @@ export class ByteBudget {
   /** In the order of opening: the order of granting. */
   readonly #accounts = new Set<BudgetAccount>();
   readonly #waiters = new Set<Waiter>();
+  /** Given back by bodies that were cut short, and perhaps not collected yet: fades within about a second. */
+  #fadingBytes = 0;
   #timer: NodeJS.Timeout | null = null;
   #sweptAt = 0;
   #listeners: (() => void)[] = [];
@@ -141,18 +145,19 @@ export class ByteBudget {
     this.#grant();
   }
 
-  /** A session's stream window changed: its open bodies may hold that much unread. */
-  setWindow(accounts: Iterable<BudgetAccount>, windowBytes: number): void {
+  /** A session's stream window grew: its open bodies may hold that much unread. */
+  growWindow(accounts: Iterable<BudgetAccount>, windowBytes: number): void {
     for (const account of accounts) {
-      if (account.state !== 'received' && account.state !== 'closed')
-        this.#resize(account, Math.min(account.expectedBytes, windowBytes));
+      if (account.state === 'received' || account.state === 'closed') continue;
+      this.#resize(account, Math.max(account.windowBytes, Math.min(account.expectedBytes, windowBytes)));
     }
-    this.#grant();
   }
 
   /** Gives everything back. Harmless when done twice. */
   close(account: BudgetAccount): void {
     if (account.state === 'closed') return;
+    // What was cut short in a rush is garbage for a moment yet, and there may be much of it at once.
+    if (account.state === 'leaving') this.#fadingBytes += account.heldBytes + account.windowBytes;
     account.state = 'closed';
     this.heldBytes -= account.heldBytes;
     account.heldBytes = 0;
@@ -174,6 +179,7 @@ export class ByteBudget {
     // When this process itself stood still, the senders are not to blame for the silence.
     const late = now - this.#sweptAt - sweepEveryMs;
     this.#sweptAt = now;
+    this.#fadingBytes = Math.floor(this.#fadingBytes * fadePerSweep);
     for (const account of this.#accounts) {
       if (account.state !== 'receiving') continue;
       if (late > sweepEveryMs * 2) account.meter.forgive(late, now);
@@ -199,13 +205,17 @@ export class ByteBudget {
     return windows <= this.settings.totalBytes;
   }
 
-  /** Whether the charge leaves a safe state (see the top of this file). `gone`: as if these had given back everything. */
+  /** Whether the charge is within all bounds, and leaves a safe state. `gone`: as if these had given back everything. */
   #fits(account: BudgetAccount, bytes: number, gone?: ReadonlySet<BudgetAccount>): boolean {
     if (account.state === 'leaving' || account.state === 'closed') return false;
-    let free = this.settings.totalBytes - this.heldBytes - bytes;
-    if (gone) for (const other of gone) free += other.heldBytes;
-    if (free < 0 || !this.#withinShare(account, bytes, gone)) return false;
-    if (free >= this.settings.bodyBytesMax) return true; // enough for any body alone, so for all in turn
+    const { totalBytes, bodyBytesMax, deviceBytes } = this.settings;
+    const all = this.#sumUp(account, gone);
+    const held = all.heldBytes + bytes;
+    if (held > totalBytes) return false;
+    if (!all.needsLeast && held > Math.max(bodyBytesMax, totalBytes - all.windowBytes)) return false;
+    const { device } = all;
+    if (device.othersOpen && !device.needsLeast && device.heldBytes + bytes > deviceBytes) return false;
+    if (totalBytes - held >= bodyBytesMax) return true; // enough for any body alone, so for all in turn
 
     const bodies: OpenBody[] = [];
     for (const other of this.#accounts) {
@@ -213,22 +223,25 @@ export class ByteBudget {
       const charged = other === account ? bytes : 0;
       bodies.push({ heldBytes: other.heldBytes + charged, neededBytes: other.neededBytes - charged });
     }
-    return isSafe(free, bodies);
+    return isSafe(totalBytes - held, bodies);
   }
 
-  #withinShare(account: BudgetAccount, bytes: number, gone?: ReadonlySet<BudgetAccount>): boolean {
-    let held = bytes;
-    let othersOpen = false;
-    let needsLeast = true;
+  #sumUp(account: BudgetAccount, gone?: ReadonlySet<BudgetAccount>) {
+    const device = { heldBytes: 0, othersOpen: false, needsLeast: true };
+    const all = { heldBytes: 0, windowBytes: this.#fadingBytes, needsLeast: true, device };
     for (const other of this.#accounts) {
       if (gone?.has(other)) continue;
-      if (other.device !== account.device) othersOpen = true;
+      const ahead = other.neededBytes > 0 && other.neededBytes < account.neededBytes;
+      all.heldBytes += other.heldBytes;
+      all.windowBytes += other.windowBytes;
+      if (ahead) all.needsLeast = false;
+      if (other.device !== account.device) device.othersOpen = true;
       else {
-        held += other.heldBytes;
-        if (other.neededBytes > 0 && other.neededBytes < account.neededBytes) needsLeast = false;
+        device.heldBytes += other.heldBytes;
+        if (ahead) device.needsLeast = false;
       }
     }
-    return !othersOpen || needsLeast || held <= this.settings.deviceBytes;
+    return all;
   }
 
   #admit(account: BudgetAccount): void {

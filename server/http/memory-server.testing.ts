@@ -9,9 +9,9 @@ setInterval(() => {
 }, 10);
 
 process.on('message', (question) => {
-  const { heldBytes, windowBytes, bodies, resets, refusals } = server.deps.budget;
+  const { heldBytes, windowBytes, bodies, resets, refusals, waiters } = server.deps.budget;
   if (question === 'forget') mostBytes = process.memoryUsage.rss();
-  process.send!({ mostBytes, heldBytes, windowBytes, bodies, resets, refusals });
+  process.send!({ mostBytes, heldBytes, windowBytes, bodies, resets, refusals, waiters });
 });
 process.on('disconnect', () => process.exit());
 process.send!({ origin: server.origin });

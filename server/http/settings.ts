@@ -3,6 +3,7 @@
  * environment. Every wait and every queue of server/http/ is bounded by one of these.
  */
 import { uploadBodyBytesMax } from '../../protocol/upload.ts';
+import { roomFor } from './body-receiver.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -75,7 +76,7 @@ export interface BudgetSettings {
   totalBytes: number;
   /** What one device may hold of it while other devices have bodies open too. */
   deviceBytes: number;
-  /** The largest body any route takes. The budget must hold one. */
+  /** Room that the largest body of any route asks for (`roomFor`). The budget must hold one. */
   bodyBytesMax: number;
   /** A sender below this rate, bytes per second, is reset when others need its room. */
   rateBytesPerSecondMin: number;
@@ -97,7 +98,7 @@ export interface BudgetSettings {
 export const budgetDefaults: BudgetSettings = {
   totalBytes: 64 * MiB,
   deviceBytes: 32 * MiB,
-  bodyBytesMax: uploadBodyBytesMax,
+  bodyBytesMax: roomFor(uploadBodyBytesMax),
   rateBytesPerSecondMin: 64 * KiB,
   rateGraceMs: 1_000,
   waitMs: 1_000,

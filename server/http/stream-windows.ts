@@ -4,7 +4,7 @@
  * Every session starts at 256 KiB, which is enough for 25 MB/s at 10 ms and for 2.5 MB/s at 100 ms. It doubles when
  * the bytes that came between a PING and its answer show that the window, and not the link, was the limit; only while
  * the byte budget is less than half full, and what the windows may hold is charged to it. When the budget is over
- * three quarters full, every window goes back to 256 KiB.
+ * three quarters full, every window shrinks to 64 KiB: ten times the rate below which a sender is reset, at 100 ms.
  *
  * As a window grows, the session may open fewer streams, so that one session never has much more than
  * `sessionStreamsMax` x 256 KiB of unread bytes coming, whoever is at the other end.
@@ -16,6 +16,7 @@ import type { HttpSettings } from './settings.ts';
 
 /** What an HTTP/1.1 connection may hold unread: one read of the socket. */
 const http1WindowBytes = 64 * 1024;
+const shortWindowBytes = 64 * 1024;
 const sampleEveryMs = 250;
 const streamsMin = 16;
 const growBelow = 0.5;
@@ -75,7 +76,9 @@ export class StreamWindows {
     const short = this.#budget.pressure > shrinkAbove;
     for (const [session, window] of this.#sessions) {
       if (session.destroyed || session.closed) continue;
-      if (short) this.#resize(session, window, this.#settings.streamWindowBytes);
+      const { streamWindowBytes } = this.#settings;
+      if (short) this.#resize(session, window, Math.min(shortWindowBytes, streamWindowBytes));
+      else if (window.bytes < streamWindowBytes) this.#grow(session, window);
       else if (window.accounts.size > 0 && now - window.sampledAt >= sampleEveryMs) this.#sample(session, window, now);
     }
   }
@@ -115,14 +118,13 @@ export class StreamWindows {
       sessionStreamsMax,
       Math.max(streamsMin, Math.floor((sessionStreamsMax * streamWindowBytes) / bytes)),
     );
-    const grows = bytes > window.bytes;
+    const before = window.bytes;
     window.settling = true;
     window.bytes = bytes;
-    if (grows) this.#budget.setWindow(window.accounts, bytes);
-    session.settings({ initialWindowSize: bytes, maxConcurrentStreams: streams }, (error) => {
+    // A body that is open when its window shrinks may still have all of the old one waiting unread.
+    if (bytes > before) this.#budget.growWindow(window.accounts, bytes);
+    session.settings({ initialWindowSize: bytes, maxConcurrentStreams: streams }, () => {
       window.settling = false;
-      // Only once the peer has agreed is a smaller window one.
-      if (!error && !grows) this.#budget.setWindow(window.accounts, window.bytes);
     });
   }
 }
