@@ -212,7 +212,7 @@ async function expectAcknowledged(
   const hashes = Buffer.concat(acknowledged.map((each) => each.blocks));
   let fetched = 0;
   for await (const { index, bytes } of fetchBlocks(storage, ref.vault, hashes)) {
-    expect(bytes && sha256(bytes).equals(hashAt(hashes, index))).toBe(true);
+    expect(bytes && sha256(Buffer.concat(bytes)).equals(hashAt(hashes, index))).toBe(true);
     fetched++;
   }
   expect(fetched).toBe(hashCount(hashes));

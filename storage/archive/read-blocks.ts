@@ -44,12 +44,13 @@ export async function readBlock(
 export interface FetchedBlock {
   /** Position of the hash in the request. */
   index: number;
-  /** null: the vault does not hold it undamaged, or its bytes are gone. */
-  bytes: Uint8Array | null;
+  /** The block's bytes, in pieces as the store gave them; null: the vault does not hold it undamaged, or it is gone. */
+  bytes: readonly Uint8Array[] | null;
 }
 
 /**
- * Many blocks, in the order in which they lie in the store: by object, by offset. Every index comes once.
+ * Many blocks, in the order in which they lie in the store: by object, by offset. Every index comes once. Holds one
+ * block at a time, and what the store reads ahead.
  * @param hashes n x 32 bytes; repeats are allowed
  */
 export async function* fetchBlocks(
@@ -81,13 +82,13 @@ interface Range {
   key: string;
   offset: number;
   length: number;
-  /** By offset. */
+  /** By offset; the same place more than once when its hash was asked for more than once. */
   blocks: BlockPlace[];
 }
 
 /** A gap up to this is read and thrown away: cheaper than another request. */
 const gapBytesMax = 64 * 1024;
-/** Bounds what one range holds in memory, twice: the one being sent and the next. */
+/** Longer ranges would not be faster, and a reader that leaves would leave more behind. */
 const rangeBytesMax = 8 * 1024 * 1024;
 
 /** Groups places into ranges of an object, neighbours together. A single block may be longer than a range should be. */
@@ -110,40 +111,77 @@ export function mergeRanges(places: readonly BlockPlace[]): Range[] {
   return ranges;
 }
 
+/** Reads ranges one after the other; the next one is asked for while one is read. */
 async function* readRanges(
   storage: Storage,
   ranges: readonly Range[],
   missing: number[],
   options: { signal?: AbortSignal },
 ): AsyncGenerator<FetchedBlock> {
-  const read = (range: Range | undefined): Promise<Buffer | null> | null => {
-    if (!range) return null;
-    const reading = readRange(storage, range, options);
-    reading.catch(() => {}); // it is awaited below, unless the reader has left by then
-    return reading;
+  const ask = (range: Range | undefined): Promise<AsyncIterator<Uint8Array> | null> => {
+    const asked = range ? openRange(storage, range, options) : Promise.resolve(null);
+    asked.catch(() => {}); // it is awaited below, unless the reader has left by then
+    return asked;
   };
-  let next = read(ranges[0]);
-  for (const [i, range] of ranges.entries()) {
-    const bytes = await next!;
-    next = read(ranges[i + 1]);
-    for (const block of range.blocks) {
-      if (bytes === null) missing.push(block.index);
-      else
-        yield {
-          index: block.index,
-          bytes: bytes.subarray(block.offset - range.offset, block.offset - range.offset + block.length),
-        };
+  let next = ask(ranges[0]);
+  try {
+    for (const [i, range] of ranges.entries()) {
+      const stream = await next;
+      next = ask(ranges[i + 1]);
+      if (stream) yield* takeApart(range, stream);
+      else missing.push(...range.blocks.map((block) => block.index));
     }
+  } finally {
+    const unread = await next.catch(() => null);
+    await unread?.return?.();
   }
 }
 
-async function readRange(storage: Storage, range: Range, options: { signal?: AbortSignal }): Promise<Buffer | null> {
+/** @returns null when there is no such object */
+async function openRange(
+  storage: Storage,
+  { key, offset, length }: Range,
+  options: { signal?: AbortSignal },
+): Promise<AsyncIterator<Uint8Array> | null> {
   try {
-    const content = await storage.objects.get(range.key, { offset: range.offset, length: range.length }, options);
-    // Read to its end, not to its last byte: a stream holds its file or connection until it has ended.
-    return Buffer.concat(await Array.fromAsync(content.stream), range.length);
+    const content = await storage.objects.get(key, { offset, length }, options);
+    return content.stream[Symbol.asyncIterator]();
   } catch (error) {
     if (error instanceof ObjectNotFound) return null;
     throw error;
+  }
+}
+
+/** The blocks of a range from its bytes, without joining them. Ends the stream, whoever leaves first. */
+async function* takeApart(range: Range, stream: AsyncIterator<Uint8Array>): AsyncGenerator<FetchedBlock> {
+  let at = range.offset;
+  let chunk: Uint8Array = new Uint8Array(0);
+  const take = async (bytes: number): Promise<Uint8Array[]> => {
+    const pieces: Uint8Array[] = [];
+    for (let left = bytes; left > 0; ) {
+      if (chunk.byteLength === 0) {
+        const read = await stream.next();
+        if (read.done) throw new Error(`object ${range.key} ended ${left} bytes early`);
+        chunk = read.value;
+      }
+      const piece = chunk.subarray(0, left);
+      chunk = chunk.subarray(piece.byteLength);
+      left -= piece.byteLength;
+      pieces.push(piece);
+    }
+    at += bytes;
+    return pieces;
+  };
+  try {
+    let last = { offset: -1, bytes: [] as Uint8Array[] };
+    for (const { index, offset, length } of range.blocks) {
+      if (last.offset !== offset) {
+        await take(offset - at);
+        last = { offset, bytes: await take(length) };
+      }
+      yield { index, bytes: last.bytes };
+    }
+  } finally {
+    await stream.return?.();
   }
 }

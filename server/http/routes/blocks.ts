@@ -112,7 +112,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
   }
 }
 
-/** Frames up to this are joined: a write per small block would cost more than the copy. */
+/** Pieces up to this are joined: a write per small block would cost more than the copy. */
 const joinedBytes = 128 * 1024;
 
 async function* frames(blocks: AsyncIterable<FetchedBlock>): AsyncGenerator<Uint8Array> {
@@ -127,17 +127,17 @@ async function* frames(blocks: AsyncIterable<FetchedBlock>): AsyncGenerator<Uint
   };
   for await (const { index, bytes } of blocks) {
     count++;
-    const header = encodeBlockFrameHeader(index, bytes?.byteLength ?? 0);
-    parts.push(header);
-    held += header.byteLength;
-    if (bytes && bytes.byteLength > joinedBytes) {
-      yield join();
-      yield bytes;
-    } else if (bytes) {
-      parts.push(bytes);
-      held += bytes.byteLength;
+    const length = bytes?.reduce((sum, piece) => sum + piece.byteLength, 0) ?? 0;
+    for (const piece of [encodeBlockFrameHeader(index, length), ...(bytes ?? [])]) {
+      if (piece.byteLength > joinedBytes) {
+        if (held > 0) yield join();
+        yield piece;
+      } else {
+        parts.push(piece);
+        held += piece.byteLength;
+        if (held > joinedBytes) yield join();
+      }
     }
-    if (held > joinedBytes) yield join();
   }
   parts.push(encodeBlockFramesEnd(count));
   held += 8;
