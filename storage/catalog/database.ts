@@ -67,6 +67,8 @@ export interface Database extends Transaction {
 }
 
 const attemptsMax = 6;
+/** Past this nothing is begun again: whoever asked has a time of patience too, and comes again by itself. */
+const repeatForMs = 20_000;
 
 export function openDatabase(settings: DatabaseSettings): Database {
   const pool = new pg.Pool({
@@ -212,11 +214,12 @@ export function isPassingFault(error: unknown): boolean {
 }
 
 async function repeating<T>(work: () => Promise<T>): Promise<T> {
+  const begun = performance.now();
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
-      if (attempt >= attemptsMax || !isPassingFault(error)) throw error;
+      if (attempt >= attemptsMax || performance.now() - begun > repeatForMs || !isPassingFault(error)) throw error;
       // Full jitter: those that collided must not collide again.
       await sleep(Math.random() * 50 * 2 ** attempt);
     }
