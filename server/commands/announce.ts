@@ -28,6 +28,10 @@ export function announce(
   say(`  data                  ${config.data}`);
   say(`  administrator         name, password and registration key: ${firstStartFile(config.data)}`);
   say(`  back up a folder      ${setting}npm run agent -- backup PATH`);
+  if (sha256 && elsewhere)
+    say(
+      `  from another machine  npm run agent -- register --server ${elsewhere} --fingerprint ${sha256} --key KEY --user NAME`,
+    );
 }
 
 function quoted(path: string): string {

@@ -21,6 +21,7 @@ interface Holder {
 
 /** A server that is told to stop drains its requests and writes a checkpoint first. */
 const stoppingTimeoutMs = 90_000;
+const writingTimeoutMs = 5_000;
 const sqliteBusy = 5;
 
 /**
@@ -30,16 +31,19 @@ const sqliteBusy = 5;
 export async function lockFolder(folder: string, log: (line: string) => void): Promise<FolderLock> {
   const holderFile = join(folder, 'server.json');
   const until = performance.now() + stoppingTimeoutMs;
+  const writingUntil = performance.now() + writingTimeoutMs;
   let lock = tryLock(folder);
   for (let told = false; lock === null; lock = tryLock(folder)) {
     const holder = readHolder(holderFile);
-    if (!holder?.stopping || performance.now() > until) {
+    // No file: whoever has the lock writes it just now, or gives the lock up just now. Either is over in a moment.
+    const patience = holder === null ? writingUntil : holder.stopping ? until : 0;
+    if (performance.now() > patience) {
       throw new Error(
         `${describe(holder)} already runs on the data folder ${folder}: stop it first, or set HOLDFAST_DATA to another folder`,
       );
     }
-    if (!told) log(`waiting for the server that is stopping (process ${holder.pid})`);
-    told = true;
+    if (holder && !told) log(`waiting for the server that is stopping (process ${holder.pid})`);
+    told ||= holder !== null;
     await sleep(100);
   }
 

@@ -2,8 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
+import { seededRandom } from '../../tests/helpers/random.ts';
 import { checkObjects, settingsErrors, settingsWarnings } from './check-objects.ts';
-import { FaultyStore, seededRandom } from './faulty-store.ts';
+import { FaultyStore } from './faulty-store.ts';
 import { MemoryStore } from './memory-store.ts';
 import type { ObjectRange, StoreInspection } from './object-store.ts';
 import { openObjectStore } from './open-store.ts';
@@ -43,7 +44,7 @@ test('a store that cuts ranges short is found out, the rest is still checked, an
 });
 
 test('a store that does not answer is reported at once, as one step', async () => {
-  const store = new FaultyStore(new MemoryStore(), { random: seededRandom(1), rates: { errorBefore: 1 } });
+  const store = new FaultyStore(new MemoryStore(), { random: seededRandom(1).next, rates: { errorBefore: 1 } });
   const lines: string[] = [];
   const result = await checkObjects(store, (line) => lines.push(line));
   expect(result).toMatchObject({ ok: false, steps: [{ name: 'the store answers', ok: false }] });

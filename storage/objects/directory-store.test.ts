@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { seededRandom } from '../../tests/helpers/random.ts';
 import { openDirectoryStore } from './directory-store.ts';
-import { seededRandom } from './faulty-store.ts';
 import { ObjectNotFound } from './object-store.ts';
 import { listAll, readAll, storeContract } from './store-contract.ts';
 
@@ -136,7 +136,7 @@ test('a disk that takes no more leaves nothing readable', async () => {
 
 test('a process killed in the middle of puts leaves every acknowledged object whole, and no other half', async () => {
   const seed = Number(process.env.HOLDFAST_TEST_SEED ?? 20_251);
-  const random = seededRandom(seed);
+  const random = seededRandom(seed).next;
   let acknowledged = 0;
   let leftovers = 0;
   for (let round = 0; round < 8; round++) {

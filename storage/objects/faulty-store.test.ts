@@ -1,10 +1,11 @@
 import { expect, test } from '@jest/globals';
-import { FaultyStore, seededRandom } from './faulty-store.ts';
+import { seededRandom } from '../../tests/helpers/random.ts';
+import { FaultyStore } from './faulty-store.ts';
 import { MemoryStore } from './memory-store.ts';
 
 const body = { length: 5, chunks: [Buffer.from('bytes')] };
 const faulty = (rates: FaultyStore['struck'] | Record<string, number>, memory = new MemoryStore()) =>
-  new FaultyStore(memory, { random: seededRandom(3), rates, delayMsMax: 5 });
+  new FaultyStore(memory, { random: seededRandom(3).next, rates, delayMsMax: 5 });
 
 test('an error before leaves nothing, an error after leaves it done', async () => {
   const before = faulty({ errorBefore: 1 });

@@ -157,14 +157,3 @@ async function* tornStream(key: string, source: AsyncIterator<Uint8Array>, tornA
 function injected(message: string): ObjectStoreFault {
   return new ObjectStoreFault(message, { retryable: true, code: 'Injected' });
 }
-
-/** Numbers from 0 to 1, 1 excluded, the same for the same seed (mulberry32). For tests, not for secrets. */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
-import { FaultyStore, seededRandom } from './faulty-store.ts';
+import { seededRandom } from '../../tests/helpers/random.ts';
+import { FaultyStore } from './faulty-store.ts';
 import { MemoryStore } from './memory-store.ts';
 import { ObjectNotFound, ObjectStoreFault } from './object-store.ts';
 import { RetryingStore } from './retrying-store.ts';
@@ -89,7 +90,7 @@ test('a stream that breaks again and again goes on where it stopped, and ends wi
   const memory = new MemoryStore();
   const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 31) >>> 3));
   await memory.put('key', { length: bytes.length, chunks: [bytes] });
-  const faulty = new FaultyStore(memory, { random: seededRandom(7), rates: { tornRead: 0.7, errorBefore: 0.2 } });
+  const faulty = new FaultyStore(memory, { random: seededRandom(7).next, rates: { tornRead: 0.7, errorBefore: 0.2 } });
   const store = new RetryingStore(faulty, { attemptsMax: 20, sleep: async () => {} });
   for (let i = 0; i < 20; i++) {
     expect((await readAll(store, 'key')).equals(bytes)).toBe(true);
