@@ -9,10 +9,13 @@ import { addStatus } from './commands/status.ts';
 import { agentVersion } from './commands/version.ts';
 import { addVersions } from './commands/versions.ts';
 import { addWatch } from './commands/watch.ts';
+import { collectEarly } from './files/memory.ts';
 
 // Whoever reads our output may stop reading (head, a closed terminal); the backup goes on.
 process.stdout.on('error', () => undefined);
 process.stderr.on('error', () => undefined);
+
+collectEarly();
 
 const program = new Command('npm run agent --')
   .description('Backs up this machine to a Holdfast server, and gives it back.')

@@ -8,6 +8,7 @@ import { limits } from '../../protocol/limits.ts';
 import type { SealedBlock } from '../../protocol/upload.ts';
 import type { Client } from '../client/client.ts';
 import { RecentHashes } from './recent-hashes.ts';
+import { type SlabBlock, Slabs } from './slabs.ts';
 
 const MiB = 1024 * 1024;
 
@@ -19,27 +20,28 @@ export interface SenderOptions {
   uploadBytes: number;
 }
 
-// 3 x 12 MiB in flight, one being filled and one being asked about. With 16 MiB uploads and 64 MiB held the process
-// peaked at 342 MiB on random files over loopback, with these at 296 MiB.
+// 3 x 6 MiB in flight, the rest being filled and asked about. 100 ms x 1 Gbit/s = 12.5 MB: that fills such a link.
 export const defaultSenderOptions: SenderOptions = {
   parallelUploads: 3,
-  heldBytesMax: 48 * MiB,
-  uploadBytes: 12 * MiB,
+  heldBytesMax: 24 * MiB,
+  uploadBytes: 6 * MiB,
 };
 
 /** A claim is worth its round trip at so many bytes or hashes; small enough that the first upload starts soon. */
-const claimBytes = 6 * MiB;
+const claimBytes = 3 * MiB;
 const claimBlocks = 4_096;
-/** About 100 bytes each: 26 MiB at most. A hash that was forgotten is asked about again, nothing worse. */
-const recentLeast = 131_072;
+/** About 100 bytes each: 7 MiB at most. A hash that was forgotten is asked about again, nothing worse. */
+const recentLeast = 32_768;
 
-interface HeldBlock extends SealedBlock {
+interface HeldBlock extends SealedBlock, SlabBlock {
+  bytes: Buffer;
   plainBytes: number;
 }
 
 export class BlockSender {
   readonly #client: Pick<Client, 'claim' | 'upload'>;
   readonly #options: SenderOptions;
+  readonly #slabs: Slabs;
   readonly #recent = new RecentHashes(recentLeast);
   readonly #claims = new Set<Promise<void>>();
   readonly #uploads = new Set<Promise<void>>();
@@ -48,7 +50,6 @@ export class BlockSender {
   #askingBytes = 0;
   #wanted: HeldBlock[] = [];
   #wantedBytes = 0;
-  #heldBytes = 0;
   #failure: Error | null = null;
 
   /** Sealed bytes acknowledged, and plain bytes that needed no sending because this run or the server had them. */
@@ -57,32 +58,31 @@ export class BlockSender {
   constructor(client: Pick<Client, 'claim' | 'upload'>, options: SenderOptions = defaultSenderOptions) {
     this.#client = client;
     this.#options = options;
+    this.#slabs = new Slabs(options.heldBytesMax);
   }
 
   /**
-   * Takes a block over. Resolves when there is room for it, long before it is stored.
+   * Takes a copy of a block. Resolves when there is room for it, long before it is stored.
    * @throws the error that broke sending, of this block or an earlier one
    */
   async add(hash: Uint8Array, bytes: Uint8Array, plainBytes: number): Promise<void> {
     const key = hashKey(hash);
-    while (
-      !this.#recent.has(key) &&
-      this.#heldBytes > 0 &&
-      this.#heldBytes + bytes.byteLength > this.#options.heldBytesMax
-    ) {
+    for (;;) {
       this.#throwFailure();
+      if (this.#recent.has(key)) {
+        this.counts.blocksKnown++;
+        this.counts.plainBytesKnown += plainBytes;
+        return;
+      }
+      const held = this.#slabs.take(bytes);
+      if (held) {
+        this.#asking.push({ hash, plainBytes, ...held });
+        break;
+      }
       if (this.#claims.size + this.#uploads.size === 0) this.#pushOut();
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
-    this.#throwFailure();
-    if (this.#recent.has(key)) {
-      this.counts.blocksKnown++;
-      this.counts.plainBytesKnown += plainBytes;
-      return;
-    }
     this.#recent.add(key);
-    this.#heldBytes += bytes.byteLength;
-    this.#asking.push({ hash, bytes, plainBytes });
     this.#askingBytes += bytes.byteLength;
     if (this.#askingBytes >= claimBytes || this.#asking.length >= claimBlocks) this.#startClaim();
   }
@@ -118,7 +118,7 @@ export class BlockSender {
           this.#wanted.push(block);
           this.#wantedBytes += block.bytes.byteLength;
         } else {
-          this.#heldBytes -= block.bytes.byteLength;
+          this.#slabs.release(block);
           this.counts.blocksKnown++;
           this.counts.plainBytesKnown += block.plainBytes;
         }
@@ -145,7 +145,8 @@ export class BlockSender {
         if (this.#failure) return;
         await this.#client.upload(blocks);
         const bytes = blocks.reduce((sum, block) => sum + block.bytes.byteLength, 0);
-        this.#heldBytes -= bytes;
+        // Answered, so the server has read them all; what an earlier try of this upload may still send is thrown away.
+        for (const block of blocks) this.#slabs.release(block);
         this.counts.blocksSent += blocks.length;
         this.counts.bytesSent += bytes;
       });

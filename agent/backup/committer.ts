@@ -10,6 +10,7 @@ import type { VersionMessage } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
 import { encodeMessage } from '../../protocol/wire.ts';
 import type { Client } from '../client/client.ts';
+import { letGoOfMany } from '../files/memory.ts';
 import type { FileState } from '../files/types.ts';
 import type { Cache, PendingFile } from '../state/cache.ts';
 import { type BlockSender, missingHashes } from './block-sender.ts';
@@ -45,7 +46,7 @@ export interface CommitterOptions {
   ageMsMax: number;
 }
 
-export const defaultCommitterOptions: CommitterOptions = { versionsMax: 2_000, ageMsMax: 60_000 };
+export const defaultCommitterOptions: CommitterOptions = { versionsMax: 1_000, ageMsMax: 60_000 };
 
 /** Estimated bytes of a commit's body; far below limits.commitBodyBytesMax, because it is held in memory. */
 const bodyBytesMax = 8 * 1024 * 1024;
@@ -153,6 +154,7 @@ export class Committer {
         const answer = await client.commitEncoded(archive, body);
         cache.confirmCommit(answer.firstSeq, answer.count);
         this.#world.onCommitted(entries);
+        letGoOfMany();
         return;
       } catch (error) {
         // Only a problem says that nothing was stored; a lost answer leaves the commit pending for the next run.

@@ -15,12 +15,13 @@ export class CpuPacer {
     this.#share = share;
   }
 
-  /** Sleeps when more than the share was used since the last sleep. */
+  /** Sleeps while more than the share was used. What threads use while it sleeps counts too, and is slept off later. */
   async pause(): Promise<void> {
     const used = process.cpuUsage(this.#usage);
     const waitMs = pauseMs((used.user + used.system) / 1000, performance.now() - this.#at, this.#share);
-    if (waitMs < pauseMsMin) return;
-    await sleep(waitMs);
+    if (waitMs >= pauseMsMin) await sleep(waitMs);
+    if (waitMs > 0) return;
+    // Time spent waiting for others is not saved up for a burst.
     this.#usage = process.cpuUsage();
     this.#at = performance.now();
   }

@@ -3,11 +3,11 @@ import { describe, expect, test } from '@jest/globals';
 import { hashAt, hashCount, hashKey, sha256 } from '../../protocol/hashes.ts';
 import type { ClaimAnswer, UploadAnswer } from '../../protocol/messages.ts';
 import type { SealedBlock } from '../../protocol/upload.ts';
+import { JobPool } from '../files/job-pool.ts';
 import type { CachedFile, RootIdentity } from '../state/cache.ts';
 import { BlockSender, missingHashes } from './block-sender.ts';
 import { isStatTrustworthy, isUnchanged } from './compare.ts';
 import { pauseMs } from './cpu-pacer.ts';
-import { JobPool } from './job-pool.ts';
 import { RecentHashes } from './recent-hashes.ts';
 import { rootSuspicion } from './root-check.ts';
 

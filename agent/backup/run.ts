@@ -4,6 +4,9 @@ import { Problem } from '../../protocol/problems.ts';
 import { deriveKeys } from '../../protocol/sealing/index.ts';
 import type { Client } from '../client/client.ts';
 import { ConnectionLost } from '../client/errors.ts';
+import { JobPool } from '../files/job-pool.ts';
+import { isAtOrBelow } from '../files/path-rules.ts';
+import { smallBytesMax } from '../files/read.ts';
 import { type Excludes, FileReadError, type FileState, type LocalPath, type WalkEvent } from '../files/types.ts';
 import { walk } from '../files/walk.ts';
 import type { Cache, CachedFile } from '../state/cache.ts';
@@ -14,7 +17,6 @@ import { isUnchanged } from './compare.ts';
 import { CpuPacer } from './cpu-pacer.ts';
 import { deletionOf, type EntryWorld, isSameVersion, makeEntry, pendingOf } from './entries.ts';
 import { HardLinks } from './hard-links.ts';
-import { JobPool } from './job-pool.ts';
 import { type Counts, newProgress, type Progress, runCounts } from './progress.ts';
 import { acceptRoot } from './root-accept.ts';
 import { RunLog } from './run-log.ts';
@@ -79,8 +81,8 @@ interface Run {
 const MiB = 1024 * 1024;
 const tellEveryMs = 30_000;
 const commitCheckEveryMs = 2_000;
-/** Weights of files read side by side: eight small ones, two of some MiB, or a large one alone. */
-const jobsWeightMax = 8;
+/** Weights of files read side by side: sixteen small ones, eight below a MiB, two of some MiB, or a large one alone. */
+const jobsWeightMax = 16;
 
 /**
  * Runs one backup.
@@ -279,8 +281,9 @@ async function takeFile(run: Run, file: FileState): Promise<void> {
 }
 
 function weightOf(file: FileState): number {
-  if (file.size <= MiB) return 1;
-  return file.size <= 64 * MiB ? 3 : jobsWeightMax;
+  if (file.size <= smallBytesMax) return 1;
+  if (file.size <= MiB) return 2;
+  return file.size <= 64 * MiB ? 6 : jobsWeightMax;
 }
 
 async function storeFile(run: Run, file: FileState, cached: CachedFile | null): Promise<void> {
@@ -353,15 +356,6 @@ async function tellFailure(options: BackupOptions, run: number, progress: Progre
   const reason = error.message.slice(0, limits.textMax);
   const request = { outcome: 'failed' as const, reason, counts: runCounts(progress.counts), skipped: [] };
   await options.client.finishRun(options.registration.archive, run, request).catch(() => undefined);
-}
-
-function isAtOrBelow(path: Buffer, root: Buffer): boolean {
-  if (root.byteLength === 1) return true;
-  return (
-    path.byteLength >= root.byteLength &&
-    path.subarray(0, root.byteLength).equals(root) &&
-    (path.byteLength === root.byteLength || path[root.byteLength] === 0x2f)
-  );
 }
 
 function printableLocal(path: LocalPath): string {

@@ -4,9 +4,10 @@
  */
 import { joinHashes, sha256 } from '../../protocol/hashes.ts';
 import { limits } from '../../protocol/limits.ts';
-import { chunkSizesFor, chunksOf, sealAsync, type VaultKeys } from '../../protocol/sealing/index.ts';
-import { openFile, refreshFile } from '../files/read.ts';
-import { FileReadError, type FileState } from '../files/types.ts';
+import { chunkSizesFor, chunksOf, seal, sealAsync, type VaultKeys } from '../../protocol/sealing/index.ts';
+import { letGo } from '../files/memory.ts';
+import { openFile, refreshFile, smallBytesMax } from '../files/read.ts';
+import { FileReadError, type FileState, type OpenFile } from '../files/types.ts';
 import type { BlockSender } from './block-sender.ts';
 import type { CpuPacer } from './cpu-pacer.ts';
 
@@ -30,6 +31,8 @@ export interface StoredContent {
 
 /** Chunks sealed side by side: one compresses on the thread pool while the next is cut. */
 const sealsInFlight = 2;
+/** Below this, compressing takes less time than the way to the thread pool and back. */
+const sealWaitingBytesMax = 64 * 1024;
 
 /**
  * Reads a file, once more if it changed meanwhile, and hands its blocks to the sender.
@@ -49,6 +52,7 @@ async function readOnce(world: ContentWorld, file: FileState, signal?: AbortSign
   const readAtMs = Date.now();
   const open = await openFile(file);
   try {
+    if (file.size <= smallBytesMax) return await storeWhole(world, open, { file, readAtMs });
     const hashes: Buffer[] = [];
     const sealing: Promise<Buffer>[] = [];
     const handOver = async (): Promise<void> => {
@@ -75,14 +79,27 @@ async function readOnce(world: ContentWorld, file: FileState, signal?: AbortSign
   }
 }
 
+/** A file no larger than the least chunk is one chunk: it is read in one go, and sent only if it held still. */
+async function storeWhole(
+  world: ContentWorld,
+  open: OpenFile,
+  of: Pick<StoredContent, 'file' | 'readAtMs'>,
+): Promise<StoredContent> {
+  const plain = await open.whole();
+  if (await open.changed()) throw new FileReadError('changed_while_read', 'it changed while it was read');
+  world.onRead(plain.byteLength);
+  const hash = await sealAndSend(world, plain);
+  await world.pacer?.pause();
+  return { ...of, blocks: hash };
+}
+
 async function sealAndSend(world: ContentWorld, chunk: Buffer): Promise<Buffer> {
-  const sealed = await sealAsync(
-    world.keys,
-    { type: 'block', vault: world.vault, generation: world.keyGeneration },
-    chunk,
-  );
+  const as = { type: 'block', vault: world.vault, generation: world.keyGeneration } as const;
+  const sealed =
+    chunk.byteLength <= sealWaitingBytesMax ? seal(world.keys, as, chunk) : await sealAsync(world.keys, as, chunk);
   const hash = sha256(sealed);
   await world.sender.add(hash, sealed, chunk.byteLength);
+  letGo(chunk.byteLength);
   return hash;
 }
 

@@ -25,6 +25,9 @@ export interface StreamedAnswer {
   body: AsyncGenerator<Buffer>;
 }
 
+/** Written at once: TLS copies what it is given, and holds it a second time encrypted. */
+const writeBytesMax = 256 * 1024;
+
 const streamCounts = new WeakMap<Http2Session, number>();
 
 /** Requests under way on a session. */
@@ -110,7 +113,7 @@ export class Exchange {
   ): Promise<void> {
     try {
       for (const part of body) {
-        for (const piece of limiter ? pieces(part) : [part]) {
+        for (const piece of pieces(part, limiter ? pieceBytesMax : writeBytesMax)) {
           if (this.#over()) return;
           if (limiter) await limiter.take(piece.byteLength);
           if (this.#over()) return;
@@ -144,6 +147,6 @@ export class Exchange {
   }
 }
 
-function* pieces(bytes: Uint8Array): Generator<Uint8Array> {
-  for (let at = 0; at < bytes.byteLength; at += pieceBytesMax) yield bytes.subarray(at, at + pieceBytesMax);
+function* pieces(bytes: Uint8Array, bytesMax: number): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; at += bytesMax) yield bytes.subarray(at, at + bytesMax);
 }

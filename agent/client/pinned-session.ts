@@ -8,8 +8,8 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { CertificateRefused, ConnectionLost, NotAServer } from './errors.ts';
 
-// 16 MiB: 100 ms x 1 Gbit/s = 12.5 MB in flight, so one stream can fill the link when a restore reads.
-const streamWindowBytes = 16 * 1024 * 1024;
+// 8 MiB: 100 ms x 1 Gbit/s = 12.5 MB in flight, so two streams can fill the link when a restore reads.
+const streamWindowBytes = 8 * 1024 * 1024;
 // Node leaves the connection's own window at 65,535 bytes unless told; four fetches run side by side.
 const sessionWindowBytes = 4 * streamWindowBytes;
 

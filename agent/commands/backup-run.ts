@@ -65,7 +65,8 @@ export function excludesFor(
   };
 }
 
-function archivePathOrNull(path: string): Buffer | null {
+/** The archive path of an absolute local one; null where the archive cannot hold it. */
+export function archivePathOrNull(path: string): Buffer | null {
   try {
     return toArchivePath(process.platform === 'win32' ? path : Buffer.from(path), platformRules(process.platform));
   } catch {

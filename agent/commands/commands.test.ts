@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -200,6 +200,38 @@ describe('the command', () => {
         .map((line) => JSON.parse(line) as { event: string })
         .at(-1),
     ).toMatchObject({ event: 'end', outcome: 'completed', filesRestored: 1 });
+  });
+
+  test('says which rule leaves out what lies in an excluded folder', async () => {
+    mkdirSync(join(folder, 'root', '.holdfast-restore'));
+    writeFileSync(join(folder, 'root', '.holdfast-restore', 'x'), 'x');
+    expect((await agent('backup', join(folder, 'root'))).code).toBe(0);
+    const met = await agent('status', join(folder, 'root', '.holdfast-restore', 'x'));
+    expect(met.code).toBe(1);
+    expect(met.out).toMatch(/left it out: excluded .*\.holdfast-restore\/.* at .*\.holdfast-restore/);
+    mkdirSync(join(folder, 'root', 'sub', '.holdfast-restore'), { recursive: true });
+    writeFileSync(join(folder, 'root', 'sub', '.holdfast-restore', 'y'), 'y'); // no run has come by here
+    const rule = await agent('status', join(folder, 'root', 'sub', '.holdfast-restore', 'y'));
+    expect(rule.out).toMatch(/excluded: default rule \.holdfast-restore\/.*leaves out .*sub\/\.holdfast-restore/);
+  });
+
+  test('makes a key file for a new custom archive only, and never in place of a lost one', async () => {
+    const sign = ['--server', server.url, '--key', 'k', '--user', 'u', '--password-file', join(folder, 'root', 'a')];
+    const lost = join(folder, 'lost.key');
+    const replace = await agent(
+      'register',
+      ...sign,
+      '--force',
+      '--replace',
+      '5',
+      '--level',
+      'custom',
+      '--custom-key-file',
+      lost,
+    );
+    expect(replace.code).not.toBe(0);
+    expect(replace.err).toContain(`${lost} does not exist`);
+    expect(existsSync(lost)).toBe(false);
   });
 
   test('ends with the codes it documents', async () => {

@@ -5,6 +5,7 @@
 
 import { Problem } from '../../protocol/problems.ts';
 import { CertificateRefused, ConnectionLost, NotAServer } from '../client/errors.ts';
+import { surroundings } from '../state/home.ts';
 
 /** Documented in --help; scripts rely on them. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, incomplete: 3, interrupted: 130 } as const;
@@ -57,6 +58,6 @@ export function reportError(output: Output, error: unknown): number {
     failure instanceof ConnectionLost ||
     failure instanceof CertificateRefused ||
     failure instanceof NotAServer;
-  if (!known && process.env.HOLDFAST_DEBUG && !output.json) process.stderr.write(`${failure.stack}\n`);
+  if (!known && surroundings().env.HOLDFAST_DEBUG && !output.json) process.stderr.write(`${failure.stack}\n`);
   return code;
 }

@@ -96,7 +96,7 @@ async function registerCommand(options: RegisterOptions): Promise<number> {
       archivePassword: once(() =>
         readPassword('Archive password', options.archivePasswordFile, '--archive-password-file'),
       ),
-      customKey: once(() => customKey(options.customKeyFile, output)),
+      customKey: once(() => customKey(options, output)),
       ...(replace ? { replace } : {}),
     });
     writeRegistration(home, registration);
@@ -179,9 +179,17 @@ async function deviceToReplace(
   }
 }
 
-async function customKey(file: string | undefined, output: Output): Promise<Buffer> {
+/**
+ * The user's own key. It is made only for a vault that may be new: a mistyped name must not bring a second key into
+ * the world that opens nothing.
+ */
+async function customKey(options: RegisterOptions, output: Output): Promise<Buffer> {
+  const { customKeyFile: file, level, replace } = options;
   if (file === undefined) throw new UsageError("level 'custom' needs --custom-key-file FILE");
   const text = readTextFile(file);
+  if (text === null && (level !== 'custom' || replace)) {
+    throw new UsageError(`${file} does not exist; this archive opens only with the key file it was made with`);
+  }
   if (text === null) {
     const key = randomBytes(32);
     writePrivateFile(file, `${key.toString('hex')}\n`);

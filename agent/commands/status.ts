@@ -4,15 +4,18 @@
  */
 import { existsSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { FileKind } from '../../protocol/messages.ts';
 import { isUnchanged } from '../backup/compare.ts';
+import { excludedBy } from '../files/excludes.ts';
+import { isAtOrBelow } from '../files/path-rules.ts';
 import { statFields } from '../files/read.ts';
 import type { Cache, SkippedRow } from '../state/cache.ts';
 import { homeFile } from '../state/home.ts';
 import { readRegistration } from '../state/registration.ts';
 import { archivePathOf } from './archive.ts';
-import { excludesFor } from './backup-run.ts';
+import { archivePathOrNull, excludesFor } from './backup-run.ts';
 import { createOutput, exitCodes, type Output, UsageError } from './output.ts';
 import { type CommonOptions, cacheOf, homeOf } from './session.ts';
 import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
@@ -93,7 +96,7 @@ async function fileStatus(output: Output, cache: Cache, home: string, file: stri
   const skipped = skippedAtOrAbove(cache, path);
   const now = await lstat(file, { bigint: true }).catch(() => null);
   const kind: FileKind = now?.isDirectory() ? 'directory' : now?.isSymbolicLink() ? 'symlink' : 'file';
-  const rule = excludesFor({ exclude: [], excludeDefaults: true, excludeCaches: false }, home).match(path, kind);
+  const excluded = cached ? null : exclusionOf(cache, home, { path, kind });
 
   const storedAt = cached && cached.seq > 0 ? cached.storedAtMs : null;
   const stored = cached
@@ -113,7 +116,10 @@ async function fileStatus(output: Output, cache: Cache, home: string, file: stri
     output.say(
       `  the last run left it out: ${skipped.reason}${skipped.detail ? ` (${skipped.detail})` : ''}${skipped.path.equals(path) ? '' : ` at ${pathInWords(skipped.path)}`}`,
     );
-  else if (!cached && rule) output.say(`  it is excluded: ${rule}`);
+  else if (excluded)
+    output.say(
+      `  it is excluded: ${excluded.rule}${excluded.path.equals(path) ? '' : `, which leaves out ${pathInWords(excluded.path)}`}`,
+    );
   else if (!cached && now) output.say('  no run has met it yet');
   output.emit('file', {
     ...pathForJson(path),
@@ -121,9 +127,26 @@ async function fileStatus(output: Output, cache: Cache, home: string, file: stri
     storedAt: storedAt || null,
     seq: cached?.seq ?? null,
     leftOut: skipped ? { reason: skipped.reason, detail: skipped.detail, at: pathForJson(skipped.path).path } : null,
-    excludedBy: cached ? null : rule,
+    excludedBy: excluded ? { rule: excluded.rule, at: pathForJson(excluded.path).path } : null,
   });
   return cached ? exitCodes.ok : exitCodes.failed;
+}
+
+/**
+ * What the default rules say of a path that no run told of. They do not apply to a root that was asked for, so a path
+ * is looked at from the root of the last run that it lies in, where there is one.
+ */
+function exclusionOf(
+  cache: Cache,
+  home: string,
+  file: { path: Buffer; kind: FileKind },
+): { path: Buffer; rule: string } | null {
+  const excludes = excludesFor({ exclude: [], excludeDefaults: true, excludeCaches: false }, home);
+  const roots = (cache.runs(1)[0]?.roots ?? [])
+    .map((root) => archivePathOrNull(resolve(root)))
+    .filter((root) => root !== null);
+  const root = roots.find((candidate) => isAtOrBelow(file.path, candidate)) ?? Buffer.from('/');
+  return excludedBy(excludes, { root, ...file });
 }
 
 /** A folder that was left out whole left this out too. */

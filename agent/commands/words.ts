@@ -9,7 +9,7 @@ export function bytesInWords(bytes: number): string {
 }
 
 export function countInWords(count: number): string {
-  return count.toLocaleString('en-US');
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ','); // not toLocaleString, which loads the data of all languages
 }
 
 export function durationInWords(ms: number): string {

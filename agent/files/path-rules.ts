@@ -188,3 +188,13 @@ export function markedName(name: LocalPath, mark: string, platform: Platform): L
   const tooLong = nameLength(name, platform) + mark.length > nameUnitsMax;
   return Buffer.concat([tooLong ? cutUtf8(stem.subarray(0, room)) : stem, Buffer.from(mark), name.subarray(cut)]);
 }
+
+/** Whether an archive path is another one or lies below it. */
+export function isAtOrBelow(path: Buffer, root: Buffer): boolean {
+  if (root.byteLength === 1) return true;
+  return (
+    path.byteLength >= root.byteLength &&
+    path.subarray(0, root.byteLength).equals(root) &&
+    (path.byteLength === root.byteLength || path[root.byteLength] === 0x2f)
+  );
+}

@@ -44,7 +44,7 @@ function moved(): string {
 async function readAll(file: FileState): Promise<Buffer> {
   const opened = await openFile(file);
   try {
-    return Buffer.concat(await Array.fromAsync(opened.chunks()));
+    return Buffer.concat(await Array.fromAsync(opened.chunks(), (piece) => Buffer.from(piece)));
   } finally {
     await opened.close();
   }

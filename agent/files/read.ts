@@ -4,39 +4,49 @@
  * in its place is never followed or waited for. Holes read as zeros: Node cannot ask where they are.
  */
 import { type BigIntStats, constants } from 'node:fs';
-import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { decodeAttributes, encodeAttributes, inodeKey, splitNanoseconds } from './attributes.ts';
+import { type Handle, lstat, open } from './calls.ts';
 import { withReachable } from './reach.ts';
 import { FileReadError, type FileState, type LocalPath, type OpenFile } from './types.ts';
 
 /** Bytes of one read. As large as the average chunk: fewer, larger reads measured no faster. */
 export const readBytes = 1024 * 1024;
+/** Files up to this size are read in one go: below the least chunk size of all, so that each is one chunk. */
+export const smallBytesMax = 256 * 1024;
 
 /**
- * Opens a walked file for reading. Every buffer of `chunks` is fresh memory, the caller's to keep; at most
- * `file.size` bytes are read, so a file that grows for ever ends all the same.
+ * Opens a walked file for reading. At most `file.size` bytes are read, so a file that grows for ever ends all the same.
  * @throws FileReadError vanished, unreadable, or changed_while_read when it is no longer what was walked
  */
 export async function openFile(file: FileState): Promise<OpenFile> {
-  const handle = await openToRead(file.localPath);
+  const handle = await openToRead(file.localPath, file.size <= smallBytesMax);
   try {
     if (!isSame(await handle.stat({ bigint: true }), file)) throw changed('it changed since it was found');
   } catch (error) {
     await handle.close();
     throw error instanceof FileReadError ? error : readError(error);
   }
+  const readSome = async (buffer: Buffer, at: number, position: number): Promise<number> => {
+    const { bytesRead } = await handle.read(buffer, at, buffer.byteLength - at, position).catch((error) => {
+      throw readError(error);
+    });
+    if (bytesRead === 0) throw changed(`it ended ${file.size - position} bytes early`);
+    return bytesRead;
+  };
   return {
     async *chunks() {
-      let left = file.size;
-      while (left > 0) {
-        const buffer = Buffer.allocUnsafeSlow(Math.min(left, readBytes));
-        const { bytesRead } = await handle.read(buffer, 0, buffer.byteLength, file.size - left).catch((error) => {
-          throw readError(error);
-        });
-        if (bytesRead === 0) throw changed(`it ended ${left} bytes early`);
-        left -= bytesRead;
-        yield bytesRead === buffer.byteLength ? buffer : buffer.subarray(0, bytesRead);
+      const buffer = Buffer.allocUnsafeSlow(Math.min(file.size, readBytes));
+      for (let position = 0; position < file.size; ) {
+        const piece = buffer.subarray(0, Math.min(buffer.byteLength, file.size - position));
+        const bytesRead = await readSome(piece, 0, position);
+        position += bytesRead;
+        yield piece.subarray(0, bytesRead);
       }
+    },
+    whole: async () => {
+      const buffer = Buffer.allocUnsafe(file.size);
+      for (let at = 0; at < file.size; ) at += await readSome(buffer, at, at);
+      return buffer;
     },
     changed: async () => !isSame(await handle.stat({ bigint: true }), file),
     close: () => handle.close(),
@@ -48,7 +58,7 @@ export async function openFile(file: FileState): Promise<OpenFile> {
  * @throws FileReadError vanished or unreadable, or changed_while_read when it is no longer a file
  */
 export async function refreshFile(file: FileState): Promise<FileState> {
-  const stat = await withReachable(file.localPath, (path) => lstat(path, { bigint: true })).catch((error) => {
+  const stat = await withReachable(file.localPath, lstat).catch((error) => {
     throw readError(error);
   });
   if (!stat.isFile()) throw new FileReadError('changed_while_read', 'it is no longer a file');
@@ -90,17 +100,17 @@ export function statFields(
   };
 }
 
-async function openToRead(localPath: LocalPath): Promise<FileHandle> {
+async function openToRead(localPath: LocalPath, small: boolean): Promise<Handle> {
   // O_NONBLOCK: a pipe put in the file's place must not make us wait for a writer.
   const flags = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
   const quiet = constants.O_NOATIME ?? 0;
   try {
     return await withReachable(localPath, async (path) => {
       try {
-        return await open(path, flags | quiet);
+        return await open(path, flags | quiet, { small });
       } catch (error) {
         // Only a file's owner and root may leave its access time alone (open(2)).
-        if (quiet !== 0 && (error as NodeJS.ErrnoException).code === 'EPERM') return await open(path, flags);
+        if (quiet !== 0 && (error as NodeJS.ErrnoException).code === 'EPERM') return await open(path, flags, { small });
         throw error;
       }
     });

@@ -71,10 +71,12 @@ export interface Excludes {
 /** A file held open while it is read. */
 export interface OpenFile {
   /**
-   * The content from its start, once, in buffers of at most 1 MiB that are the caller's to keep.
+   * The content from its start, once, in pieces of at most 1 MiB. Each is the caller's until the next one is asked for.
    * @throws FileReadError
    */
   chunks(): AsyncGenerator<Buffer>;
+  /** The content at once, instead of `chunks`: for small files. The buffer is the caller's to keep. @throws FileReadError */
+  whole(): Promise<Buffer>;
   /** Whether the file is another one than `FileState` says, or changed since: what was read may then be torn. */
   changed(): Promise<boolean>;
   close(): Promise<void>;

@@ -5,11 +5,12 @@
  * Whatever is not seen is said: an unreadable or foreign folder with `subtree`, so that the engine keeps what it has.
  */
 import { type BigIntStats, closeSync, type Dir, fstatSync, opendirSync, openSync } from 'node:fs';
-import { lstat, open as openPath, readlink } from 'node:fs/promises';
+import { open as openPath, readlink } from 'node:fs/promises';
 import type { SkipReason } from '../../protocol/messages.ts';
 import { pathFault } from '../../protocol/paths.ts';
 import { type Accounts, readAccounts } from './accounts.ts';
 import { encodeAttributes, inodeKey, linkTargetBytesMax, splitNanoseconds } from './attributes.ts';
+import { lstat } from './calls.ts';
 import { joinLocal, platformRules } from './path-rules.ts';
 import { folderFlags, hasFolderNumbers, underHandle, withReachable } from './reach.ts';
 import { isSparse, readError, statFields } from './read.ts';
@@ -286,7 +287,7 @@ function entryOf(folder: Folder, name: Buffer): Entry {
 
 async function statEntry(entry: Entry): Promise<BigIntStats | null> {
   try {
-    return await withReachable(entry.reach, (path) => lstat(path, { bigint: true }));
+    return await withReachable(entry.reach, lstat);
   } catch (error) {
     entry.error = error;
     return null;
@@ -301,7 +302,7 @@ async function hasCacheTag(folder: Folder): Promise<boolean> {
     ? underHandle(folder.handle, tag)
     : joinLocal(folder.localPath, tag.toString(), platformRules(process.platform));
   try {
-    const stat = await withReachable(reach, (path) => lstat(path));
+    const stat = await withReachable(reach, lstat);
     if (!stat.isFile()) return false;
     const handle = await withReachable(reach, (path) => openPath(path, 'r'));
     try {

@@ -2,9 +2,10 @@
  * Gives restored files their attributes. Never setuid or setgid, and never an owner, unless asked by root: an archive
  * says who owned a file on another machine, which is no permission on this one.
  */
-import { chmod, type FileHandle, lchown, lutimes, utimes } from 'node:fs/promises';
+import { chmod, lchown, lutimes, utimes } from 'node:fs/promises';
 import type { Accounts } from '../files/accounts.ts';
 import { type Attributes, utimesValue } from '../files/attributes.ts';
+import type { Handle } from '../files/calls.ts';
 import type { LocalPath } from '../files/types.ts';
 import type { Folder } from './folders.ts';
 
@@ -15,7 +16,7 @@ export interface Ownership {
 
 /** Owner, mode and times of an open file or folder, in the order in which none undoes another. */
 export async function applyToHandle(
-  handle: FileHandle,
+  handle: Pick<Handle, 'chown' | 'chmod' | 'utimes'>,
   kind: 'file' | 'directory',
   attributes: Attributes,
   mtimeMs: number,

@@ -9,12 +9,12 @@ import type { FileWriter } from './file-writer.ts';
 import { LeftOut, type RestoreSource } from './types.ts';
 
 /**
- * 4 x 16 MiB: 100 ms x 1 Gbit/s = 12.5 MB are on the way at once, so one request fills such a link while the others
+ * 4 x 8 MiB: 100 ms x 1 Gbit/s = 12.5 MB are on the way at once, so two requests fill such a link while the others
  * are being read and written. Of files of blocks below the average, a request holds `batchFilesMax`: each is a file
  * (and on Linux its folder) that may be open.
  */
 const fetchesMax = 4;
-const batchBytes = 16 * 1024 * 1024;
+const batchBytes = 8 * 1024 * 1024;
 const batchFilesMax = 192;
 /** What sealing adds to a small block, about. */
 const blockOverheadBytes = 80;
@@ -40,6 +40,8 @@ export class Fetcher {
   #wantedBytes = 0;
   #wantedFiles = 0;
   readonly #underWay = new Set<Promise<void>>();
+  /** The file whose blocks are being asked for: one after the other, so that a request never exceeds its bounds. */
+  #adding: Promise<void> = Promise.resolve();
 
   constructor(options: {
     source: RestoreSource;
@@ -56,7 +58,13 @@ export class Fetcher {
   }
 
   /** Asks for the blocks a file still needs. Waits while as much as allowed is under way. */
-  async add(job: FetchJob): Promise<void> {
+  add(job: FetchJob): Promise<void> {
+    const added = this.#adding.then(() => this.#add(job));
+    this.#adding = added.catch(() => undefined);
+    return added;
+  }
+
+  async #add(job: FetchJob): Promise<void> {
     const { writer } = job;
     // What a block weighs is not said anywhere; on average it is the file's size by its blocks.
     const averageBytes = Math.ceil(job.size / writer.blockCount) + blockOverheadBytes;
@@ -82,6 +90,7 @@ export class Fetcher {
   async flush(): Promise<void> {
     if (this.#wanted.size === 0) return;
     while (this.#underWay.size >= fetchesMax) await Promise.race(this.#underWay);
+    if (this.#wanted.size === 0) return; // another flush took it while this one waited
     const wanted = [...this.#wanted.values()];
     this.#wanted = new Map();
     this.#wantedBytes = 0;

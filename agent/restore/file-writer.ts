@@ -2,15 +2,18 @@
  * Turns the blocks of one file, arriving in any order, into its bytes in order. Each block was checked against its
  * name before it comes here; opening it checks that it was sealed with our key. At the end the sizes must agree.
  */
-import type { FileHandle } from 'node:fs/promises';
 import { hashAt, hashCount } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { openAsync, SealError, type VaultKeys } from '../../protocol/sealing/index.ts';
+import { open, openAsync, SealError, type VaultKeys } from '../../protocol/sealing/index.ts';
+import type { Handle } from '../files/calls.ts';
+import { letGo } from '../files/memory.ts';
 import { LeftOut } from './types.ts';
 
 /** Zeros are left out of a sparse file in pieces of this size: file systems do not keep smaller holes worth having. */
 const holeBytes = 64 * 1024;
 const zeros = Buffer.alloc(holeBytes);
+/** Blocks of files up to this size inflate in less time than the way to the thread pool and back takes. */
+const openWaitingBytesMax = 64 * 1024;
 
 export interface WriterOptions {
   keys: VaultKeys;
@@ -18,15 +21,17 @@ export interface WriterOptions {
   version: StoredVersion;
   sparse: boolean;
   /** Opens the file to write to, when the first block is at hand. */
-  openFile: () => Promise<FileHandle>;
+  openFile: () => Promise<Handle>;
   /** Blocks and bytes that the file holds already. */
   resumed: { blocks: number; bytes: number };
+  /** Told of plain bytes as they are written. */
+  onWritten: (bytes: number) => void;
 }
 
 export class FileWriter {
   readonly #options: WriterOptions;
   readonly blockCount: number;
-  handle: FileHandle | null = null;
+  handle: Handle | null = null;
   /** Blocks that wait for earlier ones, sealed. */
   readonly #waiting = new Map<number, { sealed: Buffer; taken: () => void }>();
   #next: number;
@@ -99,7 +104,7 @@ export class FileWriter {
    * Gives a sparse file its length.
    * @throws LeftOut content_mismatch when the blocks do not add up to the version's size
    */
-  async finish(): Promise<FileHandle> {
+  async finish(): Promise<Handle> {
     const { version, sparse } = this.#options;
     if (this.#offset !== version.size) {
       throw new LeftOut('content_mismatch', `its blocks hold ${this.#offset} bytes, it should have ${version.size}`);
@@ -113,7 +118,9 @@ export class FileWriter {
     const { keys, vault, version, sparse } = this.#options;
     let plain: Buffer;
     try {
-      plain = await openAsync(keys, { type: 'block', vault }, sealed);
+      const as = { type: 'block', vault } as const;
+      const small = version.size <= openWaitingBytesMax && sealed.byteLength <= 2 * openWaitingBytesMax;
+      plain = small ? open(keys, as, sealed) : await openAsync(keys, as, sealed);
     } catch (error) {
       if (!(error instanceof SealError)) throw error;
       throw new LeftOut('block_damaged', `block ${this.#next} cannot be opened: ${error.message}`, { cause: error });
@@ -125,10 +132,12 @@ export class FileWriter {
     if (sparse) await writeAroundHoles(this.handle, plain, this.#offset);
     else await writeFully(this.handle, plain, this.#offset);
     this.#offset += plain.byteLength;
+    this.#options.onWritten(plain.byteLength);
+    letGo(plain.byteLength);
   }
 }
 
-async function writeFully(handle: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+async function writeFully(handle: Handle, bytes: Buffer, offset: number): Promise<void> {
   for (let at = 0; at < bytes.byteLength; ) {
     const { bytesWritten } = await handle.write(bytes, at, bytes.byteLength - at, offset + at);
     at += bytesWritten;
@@ -136,7 +145,7 @@ async function writeFully(handle: FileHandle, bytes: Buffer, offset: number): Pr
 }
 
 /** Writes all but the zeros: the file is cut to `offset` beforehand, so what is not written reads as zeros. */
-async function writeAroundHoles(handle: FileHandle, bytes: Buffer, offset: number): Promise<void> {
+async function writeAroundHoles(handle: Handle, bytes: Buffer, offset: number): Promise<void> {
   let start = 0;
   for (let at = 0; at < bytes.byteLength; ) {
     const end = Math.min(bytes.byteLength, at + holeBytes - ((offset + at) % holeBytes));

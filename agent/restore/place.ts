@@ -4,7 +4,8 @@
  * system call itself (link(2) refuses a name that exists).
  */
 import type { BigIntStats } from 'node:fs';
-import { link, lstat, rename, rmdir, unlink } from 'node:fs/promises';
+import { rename, rmdir } from 'node:fs/promises';
+import { link, lstat, unlink } from '../files/calls.ts';
 import { markedName } from '../files/path-rules.ts';
 import type { LocalPath } from '../files/types.ts';
 import type { Folder } from './folders.ts';
@@ -17,7 +18,7 @@ const attemptsMax = 20;
 export async function standingAt(folder: Folder, name: LocalPath): Promise<BigIntStats | null> {
   await folder.guard();
   try {
-    return await lstat(folder.at(name), { bigint: true });
+    return await lstat(folder.at(name));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw error;

@@ -2,13 +2,15 @@
  * Restores one file: left if it is here already, linked if it has another name, else fetched into an unfinished file
  * that gets its name when all of its bytes have been verified.
  */
-import { constants } from 'node:fs';
-import { type FileHandle, open, rename } from 'node:fs/promises';
+import { type BigIntStats, constants } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { hashCount, sha256 } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { type Attributes, splitNanoseconds } from '../files/attributes.ts';
+import { type Handle, open } from '../files/calls.ts';
+import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';
-import { applyToHandle } from './apply.ts';
+import { allowedMode, applyToHandle, type Ownership } from './apply.ts';
 import type { FetchJob } from './fetcher.ts';
 import { FileWriter } from './file-writer.ts';
 import { type FirstName, linkTo } from './hard-links.ts';
@@ -27,6 +29,8 @@ export interface FileToRestore {
   name: LocalPath;
   version: StoredVersion;
   attributes: Attributes;
+  /** Bytes of it that progress shows as done already. */
+  countedBytes?: number;
 }
 
 type Place = Pick<FirstName, 'device' | 'inode'>;
@@ -48,12 +52,15 @@ async function leaveExisting(work: Work, file: FileToRestore): Promise<boolean> 
   const standing = await standingAt(parent.folder, name);
   if (!standing) return false;
   if (standing.isFile() && Number(standing.size) === version.size) {
-    const handle = await open(parent.folder.at(name), readFlags).catch(() => null);
+    const handle = await open(parent.folder.at(name), readFlags, { small: version.size <= smallBytesMax }).catch(
+      () => null,
+    );
     if (handle) {
       try {
         if (await isIdentical(work, handle, file)) {
           // With further names it may be a file outside of the target: its attributes are not ours to set.
-          if (standing.nlink === 1n || attributes.inode) {
+          const ours = standing.nlink === 1n || attributes.inode;
+          if (ours && !haveAttributes(standing, file, work.ownership)) {
             await settingAttributes(work, version.path, () =>
               applyToHandle(handle, 'file', attributes, version.mtime, work.ownership),
             );
@@ -63,7 +70,7 @@ async function leaveExisting(work: Work, file: FileToRestore): Promise<boolean> 
             attributes,
           )({ folders: namesTo(parent), name, device: standing.dev, inode: standing.ino });
           work.ledger.counts.filesIdentical++;
-          work.ledger.done(version.size);
+          countDone(work, file);
           return true;
         }
       } finally {
@@ -78,16 +85,40 @@ async function leaveExisting(work: Work, file: FileToRestore): Promise<boolean> 
   return true;
 }
 
-function noteKept(work: Work, { version, in: parent, name }: FileToRestore): void {
-  work.ledger.notice(version.path, 'kept_existing', printable(parent.folder, name));
-  work.ledger.counts.filesKept++;
-  work.ledger.done(version.size);
+/** Whether mode and time are as they should be already; whose it is is not looked at, so an owner to set says no. */
+function haveAttributes(
+  standing: BigIntStats,
+  { version, attributes }: FileToRestore,
+  ownership: Ownership | null,
+): boolean {
+  return (
+    ownership === null &&
+    Number(standing.mode & 0o7777n) === allowedMode('file', attributes.mode, null) &&
+    isSameTime(standing.mtimeNs, version.mtime, attributes)
+  );
 }
 
-async function isIdentical(work: Work, handle: FileHandle, { version, attributes }: FileToRestore): Promise<boolean> {
+/** To the microsecond: what a restore can set exactly. */
+function isSameTime(mtimeNs: bigint, ms: number, attributes: Attributes): boolean {
+  const now = splitNanoseconds(mtimeNs);
+  return now.ms === ms && Math.floor(now.rest / 1000) === Math.floor(attributes.mtimeNs / 1000);
+}
+
+/** Counts the file as done, but for what was counted while it was written. */
+function countDone(work: Work, { version, countedBytes }: FileToRestore): void {
+  work.ledger.done(version.size - (countedBytes ?? 0));
+}
+
+function noteKept(work: Work, file: FileToRestore): void {
+  const { version, in: parent, name } = file;
+  work.ledger.notice(version.path, 'kept_existing', printable(parent.folder, name));
+  work.ledger.counts.filesKept++;
+  countDone(work, file);
+}
+
+async function isIdentical(work: Work, handle: Handle, { version, attributes }: FileToRestore): Promise<boolean> {
   if (work.options.trustTimes) {
-    const { ms, rest } = splitNanoseconds((await handle.stat({ bigint: true })).mtimeNs);
-    if (ms === version.mtime && Math.floor(rest / 1000) === Math.floor(attributes.mtimeNs / 1000)) return true;
+    if (isSameTime((await handle.stat({ bigint: true })).mtimeNs, version.mtime, attributes)) return true;
   }
   const match = await matchingPrefix(handle, version, work.options, work.signal);
   return match.bytes === version.size && match.blocks === hashCount(version.blocks);
@@ -111,7 +142,7 @@ async function linkFirst(work: Work, file: FileToRestore): Promise<boolean> {
     return false;
   }
   work.ledger.counts.hardLinks++;
-  work.ledger.done(version.size);
+  countDone(work, file);
   return true;
 }
 
@@ -139,8 +170,12 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
     vault: work.options.vault,
     version,
     sparse: attributes.sparse === true,
-    openFile: () => openPart(part),
+    openFile: () => openPart(part, version.size <= smallBytesMax),
     resumed: match,
+    onWritten: (bytes) => {
+      file.countedBytes = (file.countedBytes ?? 0) + bytes;
+      work.ledger.wrote(bytes);
+    },
   });
   writer.handle = handle;
   work.ledger.counts.bytesResumed += match.bytes;
@@ -154,7 +189,7 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
       const why = leftOutBy(work, error);
       await removePart(part);
       work.ledger.problem(version.path, why.reason, why.message);
-      work.ledger.done(version.size);
+      countDone(work, file);
     } finally {
       await writer.handle?.close().catch(() => undefined);
       work.active.delete(job);
@@ -182,9 +217,9 @@ async function resumePart(
   work: Work,
   part: Part,
   version: StoredVersion,
-): Promise<{ handle: FileHandle | null; match: { blocks: number; bytes: number } }> {
+): Promise<{ handle: Handle | null; match: { blocks: number; bytes: number } }> {
   if (!part.begun) return { handle: null, match: { blocks: 0, bytes: 0 } };
-  const handle = await openPart(part);
+  const handle = await openPart(part, false);
   try {
     const match = await matchingPrefix(handle, version, work.options, work.signal);
     await handle.truncate(match.bytes);
@@ -227,6 +262,6 @@ async function finishFile(work: Work, file: FileToRestore, writer: FileWriter, p
   }
   work.ledger.counts.filesRestored++;
   work.ledger.counts.bytesRestored += version.size;
-  work.ledger.done(version.size);
+  countDone(work, file);
   return { device: stat?.dev ?? 0n, inode: stat?.ino ?? 0n };
 }

@@ -7,9 +7,11 @@
 import { readlink, symlink, unlink } from 'node:fs/promises';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
-import { openAsync, verifyVersionMac } from '../../protocol/sealing/index.ts';
+import { open, verifyVersionMac } from '../../protocol/sealing/index.ts';
 import { readAccounts } from '../files/accounts.ts';
 import { type Attributes, decodeAttributes } from '../files/attributes.ts';
+import { JobPool } from '../files/job-pool.ts';
+import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';
 import { decodeWtf8 } from '../files/wtf8.ts';
 import { applyToSymlink } from './apply.ts';
@@ -18,10 +20,14 @@ import { type Folder, openTarget } from './folders.ts';
 import { HardLinks } from './hard-links.ts';
 import { chooseName, type OpenFolder, openIn, openTop, release } from './open-folders.ts';
 import { makeWay, printable, standingAt } from './place.ts';
-import { restoreFile } from './restore-file.ts';
+import { type FileToRestore, restoreFile } from './restore-file.ts';
 import { closeStaging, isCaseSensitive, openStaging, type Staging, stagingName } from './staging.ts';
 import { LeftOut, type RestoreOptions, type RestoreReport } from './types.ts';
 import { Ledger, leftOutBy, settingAttributes, type Work } from './work.ts';
+
+/** Files compared side by side: eight small ones, or two that are read piece by piece. */
+const checksWeightMax = 8;
+const largeCheckWeight = 4;
 
 /**
  * @returns what was done; `complete` is false when files were left out
@@ -80,7 +86,18 @@ async function restoreVersions(
   });
   const root = options.owner === true && process.geteuid?.() === 0;
   const ownership = root ? { accounts: await readAccounts() } : null;
-  const work: Work = { options, target, staging, ownership, fetcher, links: new HardLinks(), active, signal, ledger };
+  const work: Work = {
+    options,
+    target,
+    staging,
+    ownership,
+    fetcher,
+    links: new HardLinks(),
+    active,
+    signal,
+    ledger,
+    checks: new JobPool(checksWeightMax),
+  };
   const stack: OpenFolder[] = [openTop(target, options.path)];
   try {
     for await (const version of versions) {
@@ -88,11 +105,13 @@ async function restoreVersions(
       await restoreVersion(work, stack, version);
     }
     ledger.progress.seenAll = true;
+    await work.checks.drain();
     while (stack.length > 1) await release(work, stack.pop()!);
     await fetcher.drain();
     signal.throwIfAborted();
   } catch (error) {
     end(error);
+    await work.checks.settle();
     await fetcher.drain();
     await Promise.allSettled([...active].map((job) => job.done()));
     while (stack.length > 1) await release(work, stack.pop()!).catch(() => undefined);
@@ -106,17 +125,24 @@ async function restoreVersion(work: Work, stack: OpenFolder[], version: StoredVe
   const { ledger, options } = work;
   if (version.deleted) return;
   if (version.kind === 'file') ledger.seen(version.size);
-  try {
+  await leavingOutFaults(work, version, async () => {
     const names = namesBelow(options.path, version.path);
-    const attributes = await authenticate(work, version);
+    const attributes = authenticate(work, version);
     const name = names.at(-1);
     if (name === undefined) return; // '/' itself: the target stands for it
     const parent = await folderFor(work, stack, names.slice(0, -1));
     await restoreEntry(work, stack, { parent, archiveName: name, version, attributes });
+  });
+}
+
+/** Runs a step for one version; what fails of this version alone is named, and the restore goes on. */
+async function leavingOutFaults(work: Work, version: StoredVersion, step: () => Promise<void>): Promise<void> {
+  try {
+    await step();
   } catch (error) {
     const why = leftOutBy(work, error);
-    ledger.problem(version.path, why.reason, why.message);
-    if (version.kind === 'file') ledger.done(version.size);
+    work.ledger.problem(version.path, why.reason, why.message);
+    if (version.kind === 'file') work.ledger.done(version.size);
   }
 }
 
@@ -136,12 +162,12 @@ function namesBelow(asked: Buffer, path: Buffer): Buffer[] {
 }
 
 /** @throws LeftOut unless an agent with our key committed this version to this archive; SealError, Problem */
-async function authenticate(work: Work, version: StoredVersion): Promise<Attributes> {
+function authenticate(work: Work, version: StoredVersion): Attributes {
   const { keys, archive, vault } = work.options;
   if (!verifyVersionMac(keys, archive, version)) {
     throw new LeftOut('version_not_authentic', 'its MAC is not right: it was altered, or made with another key');
   }
-  return decodeAttributes(await openAsync(keys, { type: 'attributes', vault }, version.attributes));
+  return decodeAttributes(open(keys, { type: 'attributes', vault }, version.attributes));
 }
 
 /** The open folder at these names: leaves those the manifest has left, makes those it does not mention. */
@@ -169,7 +195,10 @@ interface EntryToRestore {
 async function restoreEntry(work: Work, stack: OpenFolder[], entry: EntryToRestore): Promise<void> {
   const { parent, archiveName, version, attributes } = entry;
   const name = chooseName(work, parent, archiveName, version.path);
-  if (version.kind === 'file') return restoreFile(work, { in: parent, name, version, attributes });
+  if (version.kind === 'file') {
+    const file = { in: parent, name, version, attributes };
+    return mayWait(file) ? restoreBehind(work, file) : restoreFile(work, file);
+  }
   if (version.kind === 'symlink') return restoreSymlink(work, entry, name);
 
   const standing = await standingAt(parent.folder, name);
@@ -179,6 +208,33 @@ async function restoreEntry(work: Work, stack: OpenFolder[], entry: EntryToResto
   const opened = { archiveName, name, path: version.path, version: { stored: version, attributes } };
   stack.push(await openIn(parent, opened));
   work.ledger.counts.folders++;
+}
+
+/**
+ * Whether a file may be looked at while the manifest goes on. Into a folder this restore made it only has to be asked
+ * for; and of a file with several names, the later ones must find the first.
+ */
+function mayWait({ in: parent, attributes }: FileToRestore): boolean {
+  return !parent.folder.made && !attributes.inode;
+}
+
+/** Compares what stands at a file's name with it, beside other files; waits only for its turn. */
+async function restoreBehind(work: Work, file: FileToRestore): Promise<void> {
+  const { in: parent, version } = file;
+  parent.holds++;
+  const check = async (): Promise<void> => {
+    try {
+      await leavingOutFaults(work, version, () => restoreFile(work, file));
+    } finally {
+      await release(work, parent);
+    }
+  };
+  try {
+    await work.checks.add(version.size <= smallBytesMax ? 1 : largeCheckWeight, check);
+  } catch (error) {
+    await release(work, parent); // it never began
+    throw error;
+  }
 }
 
 /** Makes way for a folder or symlink; false when what stands there is kept. */

@@ -3,7 +3,8 @@
  * else's reach. A file gets its name only when every byte of it has been verified. What an interrupted restore leaves
  * here the next one goes on with; a restore that ends takes the folder away.
  */
-import { constants, type FileHandle, lstat, mkdir, open, opendir, rmdir, unlink } from 'node:fs/promises';
+import { constants, lstat, mkdir, open, opendir, rmdir, unlink } from 'node:fs/promises';
+import * as calls from '../files/calls.ts';
 import { openFolder } from '../files/reach.ts';
 import { Folder } from './folders.ts';
 import { RestoreError } from './types.ts';
@@ -90,24 +91,27 @@ export function partFor(staging: Staging, destination: Folder, key: string): Par
   return { folder: destination, name: `${stagingName}-${key}${partSuffix}`, begun: false };
 }
 
-/** Opens an unfinished file for writing, and never through a link: it is ours alone. */
-export async function openPart(part: Part): Promise<FileHandle> {
+/**
+ * Opens an unfinished file for writing, and never through a link: it is ours alone.
+ * @param small it is written in one go
+ */
+export async function openPart(part: Part, small: boolean): Promise<calls.Handle> {
   await part.folder.guard();
   const path = part.folder.at(nameOf(part.folder, part.name));
   const nofollow = constants.O_NOFOLLOW ?? 0;
   if (part.begun) {
-    const handle = await open(path, constants.O_RDWR | nofollow).catch(() => null);
-    const stat = await handle?.stat();
-    if (handle && stat?.isFile() && stat.nlink === 1) return handle;
+    const handle = await calls.open(path, constants.O_RDWR | nofollow, { small: false }).catch(() => null);
+    const stat = await handle?.stat({ bigint: true });
+    if (handle && stat?.isFile() && stat.nlink === 1n) return handle;
     await handle?.close();
   }
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | nofollow;
   try {
-    return await open(path, flags, 0o600);
+    return await calls.open(path, flags, { mode: 0o600, small });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     await unlink(path); // not what an earlier restore left, or left by one that we cannot go on with
-    return open(path, flags, 0o600);
+    return calls.open(path, flags, { mode: 0o600, small });
   }
 }
 

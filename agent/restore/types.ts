@@ -62,7 +62,7 @@ export interface RestoreProgress {
   filesSeen: number;
   bytesSeen: number;
   seenAll: boolean;
-  /** Restored, identical already, or left out. */
+  /** Restored, identical already, or left out; the bytes also of files that are not whole yet. */
   filesDone: number;
   bytesDone: number;
   /** Sealed bytes received. */

@@ -1,6 +1,7 @@
 /** What the parts of one restore share: the target, the counts, the events, and how failures are told apart. */
 import { Problem } from '../../protocol/problems.ts';
 import { SealError } from '../../protocol/sealing/index.ts';
+import type { JobPool } from '../files/job-pool.ts';
 import type { Ownership } from './apply.ts';
 import type { Fetcher, FetchJob } from './fetcher.ts';
 import type { Folder } from './folders.ts';
@@ -24,6 +25,8 @@ export interface Work {
   ownership: Ownership | null;
   fetcher: Fetcher;
   links: HardLinks;
+  /** Files compared with what stands at their names, beside the manifest's reading. */
+  checks: JobPool;
   /** Files begun and not done: a failure of the whole ends them. */
   active: Set<FetchJob>;
   signal: AbortSignal;
@@ -81,6 +84,13 @@ export class Ledger {
     this.progress.bytesSeen += bytes;
   }
 
+  /** Bytes of a file that is not whole yet. */
+  wrote(bytes: number): void {
+    this.progress.bytesDone += bytes;
+    this.report();
+  }
+
+  /** @param bytes those of the file that `wrote` did not tell of */
   done(bytes: number): void {
     this.progress.filesDone++;
     this.progress.bytesDone += bytes;

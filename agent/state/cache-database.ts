@@ -25,7 +25,7 @@ export class CacheDatabase {
     // NORMAL with a write-ahead log: a power cut may lose the last transactions, never mix them; the archive's own
     // numbering (knownSeq) then tells that something is missing, and the run reconciles.
     this.#db.exec(
-      `pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -32768; pragma temp_store = memory`,
+      `pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -16384; pragma temp_store = memory`,
     );
     const mine = `${cacheVersion}:${owner}`;
     this.#db.exec(cacheSchema);

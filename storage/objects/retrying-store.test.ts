@@ -115,7 +115,7 @@ describe('with retries, a store that keeps failing keeps the contract:', () => {
   for (const check of storeContract) {
     test(check.name, async () => {
       const rates = { errorBefore: 0.1, errorAfter: 0.1, tornRead: 0.2 };
-      const faulty = new FaultyStore(new MemoryStore(), { random: seededRandom(11), rates });
+      const faulty = new FaultyStore(new MemoryStore(), { random: seededRandom(11).next, rates });
       const store = new RetryingStore(faulty, { attemptsMax: 30, sleep: async () => {} });
       await check.run({ store, prefix: 'here/', abandonedReads: 30 });
     });
