@@ -161,7 +161,7 @@ describe('the embedded default', () => {
     const first = embedded(data);
     const [, url] = await first.says(/listening on (https:\S+)/);
     const [, sha256] = await first.says(/certificate SHA-256 +([0-9a-f]{64})/);
-    expect(await first.says(/register --server \S+ --fingerprint ([0-9a-f]{64})/)).toMatchObject({ 1: sha256 });
+    expect(await first.says(/register --server \S+ --fingerprint ([0-9a-f]{64}) /)).toMatchObject({ 1: sha256 });
     await first.says(/npm run agent -- backup PATH/);
     const secrets = JSON.parse(readFileSync(join(data, 'first-start.json'), 'utf8'));
     expect(secrets).toEqual({

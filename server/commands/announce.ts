@@ -27,11 +27,9 @@ export function announce(
   const setting = config.data === defaultDataFolderHere() ? '' : `HOLDFAST_DATA=${quoted(config.data)} `;
   say(`  data                  ${config.data}`);
   say(`  administrator         name, password and registration key: ${firstStartFile(config.data)}`);
+  const trust = sha256 ? ` --fingerprint ${sha256}` : '';
+  say(`  register a machine    npm run agent -- register --server ${elsewhere ?? url}${trust} --key KEY --user NAME`);
   say(`  back up a folder      ${setting}npm run agent -- backup PATH`);
-  if (sha256 && elsewhere)
-    say(
-      `  from another machine  npm run agent -- register --server ${elsewhere} --fingerprint ${sha256} --key KEY --user NAME`,
-    );
 }
 
 function quoted(path: string): string {

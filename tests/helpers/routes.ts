@@ -1,0 +1,22 @@
+/** Every route of the agent protocol, read from the router itself: what is added there is here, and in the tests that walk it. */
+import { createApp } from '../../server/http/app.ts';
+import type { AppDeps } from '../../server/http/deps.ts';
+import { httpDefaults } from '../../server/http/settings.ts';
+
+export interface Route {
+  method: string;
+  /** With parameters, as in '/v1/blocks/:hash'. */
+  path: string;
+}
+
+interface Layer {
+  methods: string[];
+  path: string;
+}
+
+export function everyRoute(): Route[] {
+  // Making the app declares its routes; the parts are only used when a request comes.
+  const app = createApp({ settings: httpDefaults } as AppDeps);
+  const layers = app.middleware.flatMap((each) => (each as { router?: { stack: Layer[] } }).router?.stack ?? []);
+  return layers.flatMap(({ methods, path }) => methods.map((method) => ({ method, path })));
+}
