@@ -73,14 +73,15 @@ CREATE TABLE blocks (
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX blocks_by_object ON blocks (vault_id, object_id);
 
--- One path each. parent_id 0 is the root, which has no row. `implied`: made because something lies in it, before
--- (or without) a version of its own; such a folder is shown from the commit `created_seq` on.
+-- One path each. parent_id 0 is the root, which has no row. `folder`: something lies in it, or did. `implied`: made for
+-- that reason, before (or without) a version of its own; such a folder is shown from the commit `created_seq` on.
 CREATE TABLE files (
   vault_id    bigint NOT NULL,
   archive_id  bigint NOT NULL,
   file_id     bigint NOT NULL,
   parent_id   bigint NOT NULL,
   name        bytea NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 2048),
+  folder      boolean NOT NULL,
   implied     boolean NOT NULL,
   created_seq bigint NOT NULL,
   UNIQUE (vault_id, archive_id, parent_id, name),

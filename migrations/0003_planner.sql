@@ -12,7 +12,7 @@ INSERT INTO objects (vault_id, object_id, key, state, size_bytes, live_bytes) OV
   SELECT 0, n, n, (ARRAY['writing', 'live', 'dead'])[1 + n % 3], 1, 1 FROM generate_series(1, 1000) n;
 INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
   SELECT 0, sha256(n::text::bytea), n, 0, 1, now() FROM generate_series(1, 1000) n;
-INSERT INTO files SELECT 0, 0, n, n / 10, n::text::bytea, false, n FROM generate_series(1, 1000) n;
+INSERT INTO files SELECT 0, 0, n, n / 10, n::text::bytea, false, false, n FROM generate_series(1, 1000) n;
 INSERT INTO versions SELECT 0, 0, n, n, now() + n * interval '1 s', 'file', false, 0, 0, '', sha256(''), '' FROM generate_series(1, 1000) n;
 INSERT INTO commits SELECT 0, 0, substr(sha256(n::text::bytea), 1, 16), 0, '', n, 1, now() FROM generate_series(1, 1000) n;
 INSERT INTO runs (vault_id, archive_id, run_id, roots) OVERRIDING SYSTEM VALUE SELECT 0, 0, n, '' FROM generate_series(1, 1000) n;

@@ -45,7 +45,9 @@ const noLists = (): Buffer => Buffer.alloc(0);
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 /** Milliseconds since the Unix epoch; files older than it have negative ones. */
 const moment = z.int().min(-8_640_000_000_000_000).max(8_640_000_000_000_000);
-const text = z.string().max(limits.textMax);
+/** PostgreSQL's text holds no NUL. */
+const withoutNul = (value: string): boolean => !value.includes('\0');
+const text = z.string().max(limits.textMax).refine(withoutNul, 'holds a NUL');
 
 export const pathBytes = bytes(1, limits.pathBytesMax).check((context) => {
   const fault = pathFault(context.value);
@@ -75,7 +77,7 @@ export const RegisterRequest = z.strictObject({
   device: z.strictObject({
     name: z.string().min(1).max(255),
     platform: z.enum(['linux', 'darwin', 'win32', 'other']),
-    agentVersion: z.string().min(1).max(64),
+    agentVersion: z.string().min(1).max(64).refine(withoutNul, 'holds a NUL'),
   }),
   /** The GUID of a device of the same user whose place and archive this installation takes. */
   replace: guid.optional(),

@@ -12,7 +12,7 @@ test('what is encoded is decoded, whatever it holds', () => {
   const value = fc.letrec((tie) => ({
     leaf: fc.oneof(
       fc.integer(),
-      fc.double({ noNaN: true }),
+      fc.double({ noNaN: true, noDefaultInfinity: true }),
       fc.string(),
       fc.boolean(),
       fc.constant(null),
@@ -71,6 +71,9 @@ test.each([
   ['a long extension', 'c7016900'],
   ['a timestamp', 'd6ff00000000'],
   ['a type that does not exist', 'c1'],
+  ['a map whose key is an array', '81910101'],
+  ['a map whose key is a number', '810101'],
+  ['a map whose second key is bytes', '82a16101c4016101'],
 ])('%s in a few bytes is refused before it is decoded', (_, hex) => {
   expect(() => decodeMessage(z.any(), Buffer.from(hex, 'hex'))).toThrow(expect.objectContaining(malformed));
 });

@@ -47,6 +47,7 @@ export function validate<T extends z.ZodType>(schema: T, value: unknown): z.infe
 export function checkMsgpack(bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const open: number[] = []; // items still to come, per level
+  const maps: boolean[] = []; // whether a level is a map: then every other item is a key
   let at = 0;
   const refuse = (why: string): never => {
     throw new Problem('malformed_request', `the msgpack message ${why}`, { field: '(whole message)', offset: at });
@@ -64,25 +65,31 @@ export function checkMsgpack(bytes: Uint8Array): void {
     need(count);
     at += count;
   };
-  const enter = (items: number): void => {
+  const enter = (items: number, map = false): void => {
     need(items); // every item takes at least a byte, so a huge count fails here
     if (items === 0) return;
     if (open.length >= limits.messageDepthMax) refuse('nests too deep');
     open.push(items);
+    maps.push(map);
   };
 
   open.push(1);
+  maps.push(false);
   while (open.length > 0) {
     if (open[open.length - 1] === 0) {
       open.pop();
+      maps.pop();
       continue;
     }
+    const isKey = maps[maps.length - 1]! && open[open.length - 1]! % 2 === 0;
     open[open.length - 1]!--;
     const type = length(1);
+    if (isKey && !(type >= 0xa0 && type <= 0xbf) && !(type >= 0xd9 && type <= 0xdb))
+      refuse('has a key that is no text');
     if (type <= 0x7f || type >= 0xe0)
       continue; // fixint
     else if (type <= 0x8f)
-      enter((type & 0x0f) * 2); // fixmap
+      enter((type & 0x0f) * 2, true); // fixmap
     else if (type <= 0x9f)
       enter(type & 0x0f); // fixarray
     else if (type <= 0xbf)
@@ -108,9 +115,9 @@ export function checkMsgpack(bytes: Uint8Array): void {
     else if (type === 0xdd)
       enter(length(4)); // array32
     else if (type === 0xde)
-      enter(length(2) * 2); // map16
+      enter(length(2) * 2, true); // map16
     else if (type === 0xdf)
-      enter(length(4) * 2); // map32
+      enter(length(4) * 2, true); // map32
     else refuse(`uses the type 0x${type.toString(16)}, which this protocol does not`); // extensions and 0xc1
   }
   if (at !== bytes.byteLength) refuse('has bytes left over');

@@ -21,6 +21,7 @@ import {
   insertFiles,
   insertVersions,
   lockArchive,
+  markFolder,
   type NewFile,
   touchRun,
 } from '../catalog/commits.ts';
@@ -193,17 +194,21 @@ async function resolvePaths(
       if (!name) continue;
       const parentId = reached[i]!;
       const key = `${parentId}/${name.toString('latin1')}`;
-      const file = level.get(key) ?? { parentId, name, implied: true, members: [] };
-      if (depth === names.length - 1) file.implied = false; // it has a version of its own in this commit
+      const file = level.get(key) ?? { parentId, name, folder: false, implied: true, members: [] };
+      if (depth === names.length - 1)
+        file.implied = false; // it has a version of its own in this commit
+      else file.folder = true;
       file.members.push(i);
       level.set(key, file);
     }
     const wanted = [...level.values()];
-    const ids = await findFiles(tx, ref, wanted);
-    const absent = wanted.filter((_, i) => ids[i] === undefined);
+    const found = await findFiles(tx, ref, wanted);
+    const absent = wanted.filter((_, i) => !found[i]);
     if (absent.length > 0) await insertFiles(tx, ref, absent, { firstFileId: nextFileId, seq: archive.nextSeq });
     for (const [i, file] of wanted.entries()) {
-      const id = ids[i] ?? nextFileId++;
+      const row = found[i];
+      if (row && file.folder && !row.folder) await markFolder(tx, ref, row.fileId);
+      const id = row?.fileId ?? nextFileId++;
       for (const member of file.members) reached[member] = id;
     }
   }

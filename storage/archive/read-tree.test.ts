@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { limits } from '../../protocol/limits.ts';
 import type { StoredVersion, VersionMessage } from '../../protocol/messages.ts';
+import { encodeFrame } from '../../protocol/wire.ts';
 import {
   commit,
   deletion,
@@ -132,6 +134,62 @@ test('contents come with each version, and a frame holds no more than it should'
   for (const frame of frames) if (frame.frame === 'versions') expect(frame.versions.length).toBeLessThanOrEqual(4);
   const got = frames.flatMap((frame) => (frame.frame === 'versions' ? frame.versions : []));
   expect(got.map(({ seq: _, committedAt: __, ...rest }) => rest)).toEqual(sent);
+});
+
+test('what exists below a folder that was deleted, or became a file, is part of what exists', async () => {
+  const ref = await newArchive(storage);
+  const run = await newRun(storage, ref);
+  const folder = (path: string): VersionMessage => version(path, [], { kind: 'directory' });
+  await commit(storage, ref, run, [folder('/gone'), version('/gone/old'), version('/file')]);
+  await commit(storage, ref, run, [deletion('/gone'), deletion('/gone/old')]);
+  await commit(storage, ref, run, [version('/gone/new/x'), version('/file/y')]);
+  expect(await pathsOf(ref)).toEqual(['/file', '/file/y', '/gone/new/x']);
+  expect(await pathsOf(ref, { path: Buffer.from('/gone') })).toEqual(['/gone/new/x']);
+  const tree = await readTree(storage, ref, {
+    path: Buffer.from('/gone'),
+    at: null,
+    deleted: false,
+    after: null,
+    limit: 10,
+  });
+  expect(tree.entries.map((entry) => `${entry.name}`)).toEqual(['new']);
+});
+
+test('a page of a folder is found behind any number of deleted names', async () => {
+  const ref = await newArchive(storage);
+  const run = await newRun(storage, ref);
+  const names = Array.from({ length: 2_500 }, (_, i) => `/d/${String(i).padStart(5, '0')}`);
+  await commit(storage, ref, run, [...names.map((name) => version(name)), version('/d/zz')]);
+  await commit(
+    storage,
+    ref,
+    run,
+    names.map((name) => deletion(name)),
+  );
+  const page = await readTree(storage, ref, {
+    path: Buffer.from('/d'),
+    at: null,
+    deleted: false,
+    after: null,
+    limit: 10,
+  });
+  expect([page.entries.map((entry) => `${entry.name}`), page.more]).toEqual([['zz'], false]);
+  const all = await readTree(storage, ref, {
+    path: Buffer.from('/d'),
+    at: null,
+    deleted: true,
+    after: null,
+    limit: 1000,
+  });
+  expect([all.entries.length, all.more]).toEqual([1000, true]);
+});
+
+test('a frame holds no more bytes than frames may, however long the paths', async () => {
+  const long = `/${'n'.repeat(2_000)}`.repeat(16);
+  const ref = await committed(Array.from({ length: 300 }, (_, i) => version(`${long}/${i}`)));
+  for await (const frame of streamVersions(storage, ref, everything)) {
+    expect(encodeFrame(frame).byteLength).toBeLessThan(limits.frameBytesMax / 2);
+  }
 });
 
 describe('a folder', () => {

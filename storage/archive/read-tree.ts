@@ -11,6 +11,7 @@ import {
   type ChildRow,
   findMoment,
   followPath,
+  isVisible,
   latestVersion,
   listFolders,
   listHistory,
@@ -43,18 +44,17 @@ export async function readTree(storage: Storage, ref: ArchiveRef, query: TreeQue
   const names = splitPath(query.path);
   const ids = await followPath(storage.database, ref, names);
   if (ids.length < names.length) throw noPath();
-  const page = {
-    seq: moment.seq,
-    after: query.after ?? Buffer.alloc(0),
-    deleted: query.deleted,
-    limit: query.limit + 1,
-  };
-  const [children] = await listFolders(storage.database, ref, [ids.at(-1) ?? 0], page);
-  return {
-    seq: moment.seq,
-    entries: children!.slice(0, query.limit).map(treeEntry),
-    more: children!.length > query.limit,
-  };
+  const folder = ids.at(-1) ?? 0;
+  const entries: ChildRow[] = [];
+  let after = query.after ?? Buffer.alloc(0);
+  // A page of names may hold few that are visible, or none: go on until there is one to continue behind.
+  for (let limit = query.limit + 1, more = true; more && entries.length <= query.limit; limit = limits.pageEntriesMax) {
+    const [names] = await listFolders(storage.database, ref, [folder], { seq: moment.seq, after, limit });
+    entries.push(...names!.filter((child) => isVisible(child, query.deleted)));
+    more = names!.length === limit;
+    after = names!.at(-1)?.name ?? after;
+  }
+  return { seq: moment.seq, entries: entries.slice(0, query.limit).map(treeEntry), more: entries.length > query.limit };
 }
 
 function treeEntry({ name, version }: ChildRow): TreeEntry {
@@ -111,13 +111,18 @@ export async function* streamVersions(
     after: query.after,
     deleted: query.deleted,
   })) {
-    if (batch.length > 0 && (batch.length >= frameVersionsMax || weight + found.version.weight > frameWeightMax))
+    if (batch.length > 0 && (batch.length >= frameVersionsMax || weight + weightOf(found) > frameWeightMax))
       yield await flush();
     batch.push(found);
-    weight += found.version.weight;
+    weight += weightOf(found);
   }
   if (batch.length > 0) yield await flush();
   yield { frame: 'end' };
+}
+
+/** Bytes of a version in a message, or a little more. */
+function weightOf({ path, version }: { path: Buffer; version: VersionRow }): number {
+  return path.byteLength + version.weight + 200;
 }
 
 interface Below {
@@ -139,13 +144,14 @@ async function* versionsBelow(
   }
   const resume = below.after === null ? [] : namesBelow(below.names, below.after);
   const list = (folders: readonly number[], after: Buffer, limit: number): Promise<ChildRow[][]> =>
-    listFolders(storage.database, ref, folders, { seq: below.seq, after, deleted: below.deleted, limit });
+    listFolders(storage.database, ref, folders, { seq: below.seq, after, limit });
   const follow = async (names: readonly Buffer[]): Promise<number[]> => {
     const ids = await followPath(storage.database, ref, [...below.names, ...names]);
     return ids.slice(below.names.length);
   };
   for await (const child of walkTree({ list, follow }, below.fileId, resume)) {
-    if (child.version) yield { path: joinPath([...below.names, ...child.names]), version: child.version };
+    if (!child.version || !isVisible(child, below.deleted)) continue;
+    yield { path: joinPath([...below.names, ...child.names]), version: child.version };
   }
 }
 
@@ -199,7 +205,7 @@ export async function readHistory(
     below: query.after ?? moment.seq + 1,
     limit: Math.min(query.limit, limits.pageEntriesMax) + 1,
   });
-  const page = withinWeight(rows.slice(0, query.limit));
+  const page = withinWeight(query.path, rows.slice(0, query.limit));
   return {
     versions: await storedVersions(
       storage,
@@ -211,10 +217,10 @@ export async function readHistory(
 }
 
 /** As many rows as one message should hold, and at least one. */
-function withinWeight(rows: VersionRow[]): VersionRow[] {
+function withinWeight(path: Buffer, rows: VersionRow[]): VersionRow[] {
   let weight = 0;
   const end = rows.findIndex((row, i) => {
-    weight += row.weight;
+    weight += weightOf({ path, version: row });
     return i > 0 && weight > frameWeightMax;
   });
   return end < 0 ? rows : rows.slice(0, end);

@@ -1,6 +1,6 @@
 /**
  * Walks the folders of an archive depth first, in byte order of names, parents before children, a page at a time, and
- * can go on behind any path. Holds one page per level, never a whole tree.
+ * can go on behind any path. Holds one page per level, and of all but the deepest levels a short one.
  */
 import type { ChildRow } from '../catalog/reading.ts';
 
@@ -50,13 +50,23 @@ export async function* walkTree(
     level.after = child.name;
     const names = [...level.names, child.name];
     yield { ...child, names };
-    if (isFolder(child)) levels.push(await enter(source, level, child, names));
+    if (!child.isFolder) continue;
+    levels.push(await enter(source, level, child, names));
+    const above = levels.at(-1 - wholeLevels);
+    if (above) shorten(above);
   }
 }
 
-/** A folder without a version of its own is still a folder: it is known from what lies in it. */
-function isFolder(child: ChildRow): boolean {
-  return child.version === null || child.version.kind === 'directory';
+/** Levels that keep all they have read: a device may make folders hundreds deep, and each as wide as it likes. */
+const wholeLevels = 4;
+const shortRows = 32;
+
+/** Lets go of what is needed only when the walk comes back up; it is read again then. */
+function shorten(level: Level): void {
+  level.ahead.clear();
+  if (level.queue.length <= shortRows) return;
+  level.queue.length = shortRows;
+  level.complete = false;
 }
 
 async function openLevels(source: TreeSource, start: number, resume: readonly Buffer[]): Promise<Level[]> {
@@ -80,7 +90,9 @@ async function refill(source: TreeSource, level: Level): Promise<void> {
 
 async function enter(source: TreeSource, parent: Level, child: ChildRow, names: Buffer[]): Promise<Level> {
   if (!parent.ahead.has(child.fileId)) {
-    const folders = [child, ...parent.queue.filter(isFolder).slice(0, aheadFolders - 1)].map((row) => row.fileId);
+    const folders = [child, ...parent.queue.filter((row) => row.isFolder).slice(0, aheadFolders - 1)].map(
+      (row) => row.fileId,
+    );
     const pages = await source.list(folders, first, aheadRows);
     parent.ahead = new Map(folders.map((folder, i) => [folder, pages[i]!]));
   }

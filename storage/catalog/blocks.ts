@@ -94,6 +94,8 @@ const sql = {
         AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = $2)`,
   ),
 
+  anyObject: statement('objects.any', 'SELECT 1 FROM objects LIMIT 1'),
+
   findPlaces: statement(
     'blocks.findPlaces',
     `SELECT b.hash, o.key, b.byte_offset AS "offset", b.byte_length AS "length" FROM blocks b
@@ -230,6 +232,11 @@ export async function shrinkObjects(
   const ids = [...bytes.keys()].sort((a, b) => a - b);
   for (const id of ids) await tx.query(sql.takeLiveBytes, [vault, id, bytes.get(id)]);
   for (const id of ids) await tx.query(sql.buryEmpty, [vault, id, objectDeleteDelayMs]);
+}
+
+/** Whether nothing was ever stored by this catalog: then a store without a trace of it is new, and not lost. */
+export async function catalogIsEmpty(db: Database): Promise<boolean> {
+  return (await db.query(sql.anyObject)).length === 0;
 }
 
 export interface BlockPlace {

@@ -47,19 +47,26 @@ const sql = {
 
   findFiles: statement(
     'files.findByName',
-    `SELECT x.ordinal::int - 1 AS i, f.file_id AS "fileId"
+    `SELECT x.ordinal::int - 1 AS i, f.file_id AS "fileId", f.folder
        FROM unnest($3::bigint[], $5::int[], $6::int[]) WITH ORDINALITY AS x (parent_id, name_offset, name_length, ordinal)
       CROSS JOIN LATERAL (
-        SELECT f.file_id FROM files f
+        SELECT f.file_id, f.folder FROM files f
          WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = x.parent_id AND f.name = substr($4::bytea, x.name_offset, x.name_length)
         OFFSET 0) f`,
   ),
 
   insertFiles: statement(
     'files.insert',
-    `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, implied, created_seq)
-     SELECT $1, $2, $7::bigint + x.ordinal - 1, x.parent_id, substr($4::bytea, x.name_offset, x.name_length), x.implied, $8
-       FROM unnest($3::bigint[], $5::int[], $6::int[], $9::boolean[]) WITH ORDINALITY AS x (parent_id, name_offset, name_length, implied, ordinal)`,
+    `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, folder, implied, created_seq)
+     SELECT $1, $2, $7::bigint + x.ordinal - 1, x.parent_id, substr($4::bytea, x.name_offset, x.name_length), x.folder, x.implied, $8
+       FROM unnest($3::bigint[], $5::int[], $6::int[], $9::boolean[], $10::boolean[])
+              WITH ORDINALITY AS x (parent_id, name_offset, name_length, folder, implied, ordinal)`,
+  ),
+
+  // Each folder once, when the first thing is put in it. The archive's lock keeps others away.
+  markFolder: statement(
+    'files.markFolder',
+    'UPDATE files SET folder = true WHERE vault_id = $1 AND archive_id = $2 AND file_id = $3',
   ),
 
   advanceArchive: statement(
@@ -152,18 +159,21 @@ export async function findMissingBlocks(db: Database, vault: number, hashes: Buf
 export interface NewFile {
   parentId: number;
   name: Buffer;
+  /** Something lies in it. */
+  folder: boolean;
+  /** And it has no version of its own. */
   implied: boolean;
 }
 
-/** The ids of names in their folders; undefined where there is no such row. */
+/** The rows of names in their folders; undefined where there is none. */
 export async function findFiles(
   tx: Transaction,
   ref: ArchiveRef,
   names: readonly { parentId: number; name: Buffer }[],
-): Promise<(number | undefined)[]> {
+): Promise<({ fileId: number; folder: boolean } | undefined)[]> {
   const packed = packBytes(names.map((file) => file.name));
   const parents = packArray(names.map((file) => file.parentId));
-  const rows = await tx.query<{ i: number; fileId: number }>(sql.findFiles, [
+  const rows = await tx.query<{ i: number; fileId: number; folder: boolean }>(sql.findFiles, [
     ref.vault,
     ref.archive,
     parents,
@@ -171,9 +181,14 @@ export async function findFiles(
     packed.offsets,
     packed.lengths,
   ]);
-  const ids = new Array<number | undefined>(names.length);
-  for (const row of rows) ids[row.i] = row.fileId;
-  return ids;
+  const found = new Array<{ fileId: number; folder: boolean } | undefined>(names.length);
+  for (const { i, fileId, folder } of rows) found[i] = { fileId, folder };
+  return found;
+}
+
+/** Notes that something is put into a file's row for the first time. */
+export async function markFolder(tx: Transaction, ref: ArchiveRef, fileId: number): Promise<void> {
+  await tx.query(sql.markFolder, [ref.vault, ref.archive, fileId]);
 }
 
 /** Enters names that are not there yet, as ids firstFileId, firstFileId + 1, ... The archive's lock keeps others from doing the same. */
@@ -193,6 +208,7 @@ export async function insertFiles(
     packed.lengths,
     at.firstFileId,
     at.seq,
+    packArray(files.map((file) => file.folder)),
     packArray(files.map((file) => file.implied)),
   ]);
 }

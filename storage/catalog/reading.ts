@@ -35,21 +35,24 @@ const sql = {
      SELECT file_id AS "fileId" FROM step WHERE depth > 0 ORDER BY depth`,
   ),
 
+  // The names are counted before their versions are looked at: a folder may hold any number of deleted ones, and a
+  // statement must end.
   listFolders: statement(
     'files.listFolders',
     `SELECT folder.ordinal::int - 1 AS folder, child.*
        FROM unnest($4::bigint[]) WITH ORDINALITY AS folder (file_id, ordinal)
        CROSS JOIN LATERAL (
-         SELECT f.file_id AS "fileId", f.name, v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime, v.weight
-           FROM files f
+         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.implied AND f.created_seq <= $3 AS implied,
+                v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime, v.weight
+           FROM (SELECT * FROM files f
+                  WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = folder.file_id AND f.name > $5
+                  ORDER BY f.name LIMIT $6) f
            LEFT JOIN LATERAL (
              SELECT v.seq, v.committed_at, v.kind, v.deleted, v.size, v.mtime, octet_length(v.blocks) + octet_length(v.attributes) AS weight
                FROM versions v
               WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = f.file_id AND v.seq <= $3
               ORDER BY v.seq DESC LIMIT 1) v ON true
-          WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = folder.file_id AND f.name > $5
-            AND (v.seq IS NOT NULL AND (NOT v.deleted OR $6) OR v.seq IS NULL AND f.implied AND f.created_seq <= $3)
-          ORDER BY f.name LIMIT $7) child`,
+          ORDER BY f.name) child`,
   ),
 
   latestVersion: statement(
@@ -125,38 +128,51 @@ export interface VersionRow {
   weight: number;
 }
 
-/** A name in a folder; `version` is null for a folder that is only known from what lies in it. */
+/** A name in a folder, visible at the moment or not. */
 export interface ChildRow {
   name: Buffer;
   fileId: number;
+  /** Something lies in it, or did at some time: whatever it is itself at the moment. */
+  isFolder: boolean;
+  /** It is a folder at the moment because something lies in it. */
+  implied: boolean;
+  /** Its latest version at the moment. */
   version: VersionRow | null;
 }
 
+/** Whether a name exists at the moment; deleted ones count if `deleted` says so. */
+export function isVisible({ version, implied }: ChildRow, deleted: boolean): boolean {
+  return version ? !version.deleted || deleted : implied;
+}
+
 /**
- * The children of several folders as of a seq, each folder's in byte order of names and at most `limit` of them.
+ * The names in several folders as of a seq, each folder's in byte order and at most `limit` of them, visible or not.
  * @param page.after names up to this one are left out, in every folder: give it with one folder only
  */
 export async function listFolders(
   db: Database,
   ref: ArchiveRef,
   folders: readonly number[],
-  page: { seq: number; after: Buffer; deleted: boolean; limit: number },
+  page: { seq: number; after: Buffer; limit: number },
 ): Promise<ChildRow[][]> {
-  type Row = { folder: number; name: Buffer } & { [K in keyof VersionRow]: VersionRow[K] | null };
+  type Row = { folder: number; name: Buffer; isFolder: boolean; implied: boolean } & {
+    [K in keyof VersionRow]: VersionRow[K] | null;
+  };
   const rows = await db.query<Row>(sql.listFolders, [
     ref.vault,
     ref.archive,
     page.seq,
     packArray(folders),
     page.after,
-    page.deleted,
     page.limit,
   ]);
   const children: ChildRow[][] = folders.map(() => []);
-  for (const { folder, name, ...version } of rows) {
+  for (const { folder, name, isFolder, implied, ...version } of rows) {
     children[folder]!.push({
       name,
       fileId: version.fileId!,
+      isFolder,
+      implied,
       version: version.seq === null ? null : (version as VersionRow),
     });
   }

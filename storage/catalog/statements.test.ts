@@ -16,6 +16,7 @@ const notOfOneVault: Record<string, string> = {
   'catalog.read': 'the single row that says who the catalog is',
   'vaults.findByUser': 'finds the vault itself, by the unique key on its user',
   'vaults.insert': 'makes the vault',
+  'objects.any': 'asks at the start whether the catalog ever stored anything',
   'runs.vaultsWithStale': 'a job that first finds the vaults where there is work, and then works in one at a time',
 };
 
@@ -62,8 +63,8 @@ async function fill(storage: TestStorage, vaults: number, rows: number): Promise
              SELECT vault_id, vault_id || '/' || n, 'live', 100, 100 FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`);
   await run(`INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
              SELECT o.vault_id, sha256((o.object_id || '/' || n)::bytea), o.object_id, n, 1, now() FROM objects o, generate_series(1, ${Math.min(rows, 100)}) n`);
-  await run(`INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, implied, created_seq)
-             SELECT vault_id, archive_id, n, n / 50, ('name ' || n)::bytea, false, n FROM archives, generate_series(1, ${rows}) n`);
+  await run(`INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, folder, implied, created_seq)
+             SELECT vault_id, archive_id, n, n / 50, ('name ' || n)::bytea, false, false, n FROM archives, generate_series(1, ${rows}) n`);
   await run(`INSERT INTO versions SELECT vault_id, archive_id, n, n, now(), 'file', false, 0, 0, '', sha256(''), ''
                FROM archives, generate_series(1, ${rows}) n`);
   await run(`INSERT INTO commits SELECT vault_id, archive_id, substr(sha256(n::text::bytea), 1, 16), 1, '', n, 1, now()
@@ -115,7 +116,10 @@ const keyColumns: Record<string, string[][]> = {
     ['vault_id', 'hash'],
     ['vault_id', 'object_id'],
   ],
-  files: [['vault_id', 'archive_id', 'parent_id']],
+  files: [
+    ['vault_id', 'archive_id', 'parent_id'],
+    ['vault_id', 'archive_id', 'file_id'],
+  ],
   versions: [
     ['vault_id', 'archive_id', 'file_id'],
     ['vault_id', 'archive_id', 'committed_at'],
