@@ -2,10 +2,14 @@
  * The main job from outside: the real server and the real agent, as processes, on real files. What was backed up
  * comes back as it was, at both moments, on this machine and on an empty one.
  */
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createServer } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { generate } from 'selfsigned';
@@ -174,6 +178,54 @@ describe('an archive with a password', () => {
     const rows = await server.query<{ level: string; record: Buffer }>('SELECT level, record FROM vault_keys');
     expect(rows.map(({ level }) => level).sort()).toEqual(['password', 'standard']);
     for (const { record } of rows) expect(record.includes(key)).toBe(false);
+  });
+});
+
+describe('the command', () => {
+  let agent: TestAgent;
+  let folder: string;
+
+  beforeAll(() => {
+    agent = newAgent({ localServer: server.data });
+    folder = join(scratch, 'watched');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'first'), 'first');
+  });
+
+  test('watch backs up a change soon after it was made, also one made while it was at work, and ends when asked', async () => {
+    const { child, done } = agent.start('watch', folder, '--interval', '1h');
+    const ends: Record<string, unknown>[] = [];
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      const event = JSON.parse(line);
+      if (event.event === 'end') ends.push(event);
+    });
+    const passes = async (count: number): Promise<void> => {
+      for (let i = 0; i < 450 && ends.length < count; i++) await sleep(100);
+    };
+    await passes(1);
+    writeFileSync(join(folder, 'second'), 'second');
+    await passes(2);
+    child.kill('SIGTERM');
+    expect(await done).toMatchObject({ exitCode: 130 });
+    expect(ends).toMatchObject([{ outcome: 'completed' }, { outcome: 'completed', filesChanged: 1 }]);
+    expect((await agent.succeed('status', join(folder, 'second'))).event).toBeTruthy();
+  }, 100_000);
+
+  test('names at the end what it left out, and why', async () => {
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    const { events, exitCode } = await agent.run('backup', folder, '--strict');
+    expect(exitCode).toBe(3);
+    expect(events.filter(({ event }) => event === 'skipped')).toMatchObject([
+      { path: join(folder, 'pipe'), reason: 'special_file' },
+    ]);
+    rmSync(join(folder, 'pipe'));
+  });
+
+  test('sends no faster than it is told to', async () => {
+    writeFileSync(join(folder, 'large'), randomBytes(5 * MiB));
+    const begun = performance.now();
+    await agent.succeed('backup', folder, '--limit-upload', '1MiB/s');
+    expect(performance.now() - begun).toBeGreaterThan(3_500);
   });
 });
 

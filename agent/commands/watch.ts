@@ -4,6 +4,7 @@
  * Passes are spaced by their own length, so that a large tree is not walked all day for a file that changes all day.
  */
 import { type FSWatcher, watch as watchPath } from 'node:fs';
+import { join, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { LocalPath } from '../files/types.ts';
@@ -50,7 +51,7 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
   const output = createOutput({ json: options.json ?? false });
   const home = homeOf(options);
   const unlock = lockHome(home);
-  const listener = new ChangeListener();
+  const listener = new ChangeListener(home);
   try {
     const registration = await registrationOf(home, output);
     const cache = cacheOf(home, registration);
@@ -61,6 +62,7 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
       await withInterrupt(output, async (signal) => {
         while (!signal.aborted) {
           const startedAt = performance.now();
+          listener.begin();
           await pass(signal);
           await listener.next({
             signal,
@@ -104,17 +106,33 @@ function sayFailure(output: Output, error: Error): void {
   output.emit('pass_failed', { message: error.message });
 }
 
+function isBelow(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder + sep);
+}
+
 /** Hears that something changed; what it was, the next pass finds out. */
 class ChangeListener {
   readonly #watchers = new Map<string, FSWatcher>();
+  readonly #ignored: string;
   #changedAt: number | null = null;
+
+  /** @param ignored the agent's own folder: what a pass writes there is no reason for another */
+  constructor(ignored: string) {
+    this.#ignored = ignored;
+  }
+
+  /** A pass begins: from here on a change may be to a file that it has passed already. */
+  begin(): void {
+    this.#changedAt = null;
+  }
 
   listen(path: LocalPath, options: { recursive: boolean }): void {
     const key = typeof path === 'string' ? path : path.toString('latin1');
     if (this.#watchers.has(key) || this.#watchers.size >= foldersWatchedMax) return;
     try {
-      const watcher = watchPath(path, { recursive: options.recursive, persistent: false }, () => {
-        this.#changedAt = performance.now();
+      const folder = typeof path === 'string' ? path : path.toString('utf8');
+      const watcher = watchPath(path, { recursive: options.recursive, persistent: false }, (_, name) => {
+        if (name === null || !isBelow(join(folder, name), this.#ignored)) this.#changedAt = performance.now();
       });
       watcher.on('error', () => this.#forget(key)); // the folder went away, or the system's bound is reached
       this.#watchers.set(key, watcher);
@@ -125,7 +143,6 @@ class ChangeListener {
 
   /** Resolves after a change and quiet behind it, or after `atMostMs`; never before `atLeastMs`. */
   async next(bounds: { signal: AbortSignal; atLeastMs: number; atMostMs: number }): Promise<void> {
-    this.#changedAt = null; // what changed during the pass shows as a change of its folder again, or in the full pass
     const since = performance.now();
     while (!bounds.signal.aborted && performance.now() - since < bounds.atMostMs) {
       const now = performance.now();
