@@ -30,7 +30,7 @@ export const problemTable = {
   lists_unsupported: [422, 'This server does not keep lists yet'],
   too_many_requests: [429, 'Too many attempts; try again later'],
   internal: [500, 'The server failed; the request can be repeated'],
-  overloaded: [503, 'The server is short of memory for uploads; try again shortly'],
+  overloaded: [503, 'The server has more to do than it can take on; try again shortly'],
   unavailable: [503, 'The server cannot reach its database or object store; try again shortly'],
   shutting_down: [503, 'The server is shutting down; try again shortly'],
 } as const satisfies Record<string, readonly [status: number, title: string]>;

@@ -188,6 +188,12 @@ const Settings = z.strictObject({
     { min: 1, max: 10_000, default: 10 },
     { says: 'Failed sign-ins per user name and address in a minute before 429.' },
   ),
+  proxies: integer(
+    { min: 0, max: 8, default: 0 },
+    {
+      says: 'Proxies of yours (ingress, load balancer) that every request passes and that add to `X-Forwarded-For`, so that sign-ins are counted by the address of the client; IPv6 by /64. 0: the header is not believed.',
+    },
+  ),
   passwordHashesMax: integer(
     { min: 1, max: 64, default: 2 },
     { says: 'Passwords checked at a time; each takes 19 MiB for a moment.' },

@@ -20,6 +20,7 @@ export function httpSettings(config: Config, selfSigned: TlsSettings | null): Ht
     streamWindowBytes: config.streamWindowBytes,
     streamWindowBytesMax: config.streamWindowMaxBytes,
     metricsToken: config.metricsToken ?? null,
+    proxies: config.proxies,
     budget: {
       ...budgetDefaults,
       totalBytes: config.uploadBudgetBytes,

@@ -1,5 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect } from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { RegisterAnswer } from '../protocol/messages.ts';
 import { decodeMessage, encodeMessage, msgpackType } from '../protocol/wire.ts';
+import { databaseDefaults, openDatabase, statement } from '../storage/catalog/database.ts';
 import { testDatabase } from '../tests/helpers/postgres.ts';
 
 const main = fileURLToPath(new URL('main.ts', import.meta.url));
@@ -150,6 +160,24 @@ test('a server on a database without a schema says what to run, and after that s
     expect((await request(url!, { ':path': '/readyz' })).status).toBe(200);
     for (const program of [api, worker]) program.child.kill('SIGTERM');
     expect(await Promise.all([api.exit, worker.exit])).toEqual([0, 0]);
+
+    // From its first object on, a catalog does not take an empty folder for its store.
+    const catalog = openDatabase({ ...databaseDefaults, connectionString: database.connectionString });
+    await catalog.query(
+      statement(
+        'test.anObject',
+        "INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes) VALUES (1, 'k', 'live', 1, 1)",
+      ),
+    );
+    await catalog.close();
+    const unmounted = join(scratch, 'unmounted');
+    mkdirSync(unmounted);
+    for (const command of ['api', 'worker']) {
+      const without = run([command], { ...settings, HOLDFAST_OBJECTS_FOLDER: unmounted });
+      expect(await without.exit).toBe(1);
+      expect(without.said()).toContain(`the object store is missing: ${unmounted} `);
+    }
+    expect(readdirSync(unmounted)).toEqual([]);
   } finally {
     await database.drop();
   }
@@ -215,6 +243,15 @@ describe('the embedded default', () => {
     expect((await request(urlNow!, { ':path': '/v1/self', authorization: `Bearer ${token}` })).status).toBe(200);
     second.child.kill('SIGINT');
     expect(await second.exit).toBe(0);
+
+    // A vault key is sealed by now: another server key in place of a lost one would open nothing.
+    const key = readFileSync(join(data, 'server-key'));
+    rmSync(join(data, 'server-key'));
+    const keyless = embedded(data);
+    expect(await keyless.exit).toBe(1);
+    expect(keyless.said()).toContain(`the server key file ${join(data, 'server-key')} does not exist`);
+    expect(existsSync(join(data, 'server-key'))).toBe(false);
+    writeFileSync(join(data, 'server-key'), key, { mode: 0o600 });
   });
 
   test('that cannot go on without its PostgreSQL says so and ends with 1', async () => {

@@ -4,13 +4,14 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { catalogIsEmpty } from '../../storage/catalog/blocks.ts';
 import { type Database, openDatabase } from '../../storage/catalog/database.ts';
-import { migrate } from '../../storage/catalog/migrate.ts';
+import { checkCatalog, migrate } from '../../storage/catalog/migrate.ts';
 import { openObjectStore } from '../../storage/objects/open-store.ts';
 import { openStorage, type Storage } from '../../storage/storage.ts';
 import type { Config } from '../config.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
-import { openKeyFile } from '../directory/key-service.ts';
+import { hasSealedKeys, openKeyFile } from '../directory/key-service.ts';
 import { openBoundedLog } from '../embedded/bounded-log.ts';
 import { ensureFirstTenant } from '../embedded/first-start.ts';
 import type { EmbeddedPostgres } from '../embedded/postgres.ts';
@@ -93,11 +94,13 @@ async function start(config: Config, roles: Roles, starting: Starting): Promise<
 
   const database = openDatabase(databaseSettings(config, databaseUrl));
   closing.defer(() => bounded('database', database.close(), log));
-  const objects = await openObjectStore(objectStoreSettings(config));
-  closing.defer(() => bounded('object store', objects.close(), log));
-  const storage = await openStorage({ database, objects, settings: storageSettings(config) }).catch((cause) => {
+  const { catalogId } = await checkCatalog(database).catch((cause) => {
     throw (cause as { code?: string }).code === undefinedTable ? new Error(notMigrated, { cause }) : cause;
   });
+  const isNew = await catalogIsEmpty(database);
+  const objects = await openObjectStore(objectStoreSettings(config), { catalogId, create: isNew });
+  closing.defer(() => bounded('object store', objects.close(), log));
+  const storage = await openStorage({ database, objects, settings: storageSettings(config) });
   stop.aborted.throwIfAborted();
 
   const queueSettings: QueueSettings = config.redisUrl
@@ -145,7 +148,8 @@ async function openEmbedded(
 
 async function openOwnDirectory(config: Config, database: Database): Promise<Directory> {
   const { passwordHashesMax, signInsPerMinute } = config;
-  const keys = openKeyFile(config.keyFile, { create: config.embedded });
+  const create = config.embedded && !(await hasSealedKeys(database));
+  const keys = openKeyFile(config.keyFile, { create });
   const directory = openDirectory({ database, keys, passwordHashesMax, signInsPerMinute });
   if (config.embedded) await ensureFirstTenant(config.data, directory);
   return directory;

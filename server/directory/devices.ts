@@ -54,6 +54,11 @@ const sql = {
   ),
 };
 
+const hasArchive = statement(
+  'directory.hasArchive',
+  "SELECT 1 FROM devices WHERE vault_id = $1 AND archive_id = $2 AND state <> 'replaced'",
+);
+
 export type DeviceState = 'active' | 'replaced' | 'deauthorized' | 'blocked' | 'deactivated';
 
 /** Who a token belongs to. */
@@ -173,4 +178,9 @@ export interface DeviceOfUser extends RegisteredDevice {
 /** The devices of a vault, which are those of its user, without the replaced ones; newest first, at most 1,000. */
 export function listDevicesOfVault(db: Database, vault: number): Promise<DeviceOfUser[]> {
   return db.query<DeviceOfUser>(sql.listOfVault, [vault]);
+}
+
+/** Whether the archive is that of a device in the vault, however many there are. */
+export async function vaultHasArchive(db: Database, ref: { vault: number; archive: number }): Promise<boolean> {
+  return (await db.query(hasArchive, [ref.vault, ref.archive])).length > 0;
 }

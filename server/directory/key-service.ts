@@ -4,8 +4,18 @@
  * A record names the key that sealed it: a file with a new first key seals with that and still opens the old.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { sha256 } from '../../protocol/hashes.ts';
+import { type Database, statement } from '../../storage/catalog/database.ts';
+import { fsyncFolder } from '../durable-files.ts';
+
+const anySealed = statement('directory.anySealedKey', "SELECT 1 FROM vault_keys WHERE level = 'standard' LIMIT 1");
+
+/** Whether vault keys are sealed already: a server key that is missing then was lost, and a new one opens none of them. */
+export async function hasSealedKeys(db: Database): Promise<boolean> {
+  return (await db.query(anySealed)).length > 0;
+}
 
 export interface KeyService {
   /** @param context what the secret is; unsealing under another context fails, so records cannot be swapped */
@@ -78,23 +88,28 @@ function associated(head: Uint8Array, context: string): Buffer {
 
 /**
  * Opens the key file: one key per line in base64; empty lines and lines beginning with # do not count.
- * @param options.create make the file with a new key when it is not there
+ * @param options.create make the file with a new key when it is not there; only while `hasSealedKeys` says no
  * @throws KeyServiceError when it cannot be read or holds something else
  */
 export function openKeyFile(file: string, options: { create: boolean }): KeyService {
   if (options.create && !existsSync(file)) {
     const comment =
       '# Seals the vault keys of level "standard". Keep a copy elsewhere: without it those backups cannot be opened.';
-    writeFileSync(file, `${comment}\n${randomBytes(32).toString('base64')}\n`, {
-      mode: 0o600,
-      flag: 'wx',
-      flush: true,
-    });
+    // Whole under its name or not at all: half a key would be refused by the next start.
+    const content = `${comment}\n${randomBytes(32).toString('base64')}\n`;
+    writeFileSync(`${file}.new`, content, { mode: 0o600, flush: true });
+    renameSync(`${file}.new`, file);
+    fsyncFolder(dirname(file));
   }
   let lines: string[];
   try {
     lines = readFileSync(file, 'utf8').split('\n');
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new KeyServiceError(
+        `the server key file ${file} does not exist. Put your copy of it back, or set HOLDFAST_KEY_FILE to where it is: without it the vault keys sealed with it cannot be opened`,
+        { cause },
+      );
     throw new KeyServiceError(
       `the server key file ${file} cannot be read (${(cause as Error).message}): set HOLDFAST_KEY_FILE`,
       { cause },

@@ -9,9 +9,10 @@ import {
 import { type Database, databaseDefaults, openDatabase, statement } from '../../storage/catalog/database.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
 import { archivesReadableBy, authenticateDevice, listReplaceable } from './access.ts';
+import { vaultHasArchive } from './devices.ts';
 import { type Directory, openDirectory } from './directory.ts';
 import { createFirstTenant, newRegistrationKey } from './first-tenant.ts';
-import { localKeyService } from './key-service.ts';
+import { hasSealedKeys, localKeyService } from './key-service.ts';
 import { insertOrganization, insertTenant, insertUser } from './people.ts';
 import { registerDevice } from './register.ts';
 
@@ -260,6 +261,40 @@ test('a registration whose COMMIT had an unknown outcome enters one device when 
   const device = await authenticateDevice(directory, answer.token);
   expect(device).toMatchObject({ guid: answer.guid, archive: answer.archive });
   expect(await archivesReadableBy(directory, device!)).toHaveLength(1);
+});
+
+test('an archive is in reach by its own number, however many devices there are', async () => {
+  const [person, stranger] = await makeTenant('sam', 'tess');
+  const [oldest, theirs] = [await register(person!), await register(stranger!)];
+  const { vault, archive } = oldest;
+  await run(
+    'manyDevices',
+    `WITH made AS (
+       INSERT INTO archives (vault_id, device_id) SELECT $1, n FROM generate_series(1000001, 1001001) n
+       RETURNING archive_id, device_id)
+     INSERT INTO devices (device_id, tenant_id, user_id, guid, name, platform, agent_version, token_sha256, vault_id, archive_id)
+     SELECT m.device_id, d.tenant_id, d.user_id, m.device_id, 'many', 'linux', '1', sha256(m.device_id::text::bytea), $1, m.archive_id
+       FROM made m CROSS JOIN devices d WHERE d.archive_id = $2`,
+    [vault, archive],
+  );
+  const listed = await archivesReadableBy(directory, oldest);
+  expect(listed.map((each) => each.archive)).not.toContain(archive);
+  expect(await vaultHasArchive(database, { vault, archive })).toBe(true);
+  expect(await vaultHasArchive(database, { vault, archive: theirs.archive })).toBe(false);
+});
+
+test('a server key that sealed vault keys is not taken for one that was never made', async () => {
+  const empty = await testDatabase();
+  const own = openDatabase({ ...databaseDefaults, connectionString: empty.connectionString });
+  try {
+    expect(await hasSealedKeys(own)).toBe(false);
+  } finally {
+    await own.close();
+    await empty.drop();
+  }
+  const [person] = await makeTenant('uma');
+  await register(person!);
+  expect(await hasSealedKeys(database)).toBe(true);
 });
 
 test('the first tenant is made once, however often it is asked for', async () => {

@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -103,6 +112,21 @@ describe('a cluster of its own', () => {
     writeFileSync(join(folder, 'postgres', 'cluster.new', 'PG_VERSION'), '18');
     const { connectionString } = await start();
     expect(await ask(connectionString, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  });
+
+  test('that is gone is not replaced by an empty one', async () => {
+    await (await start()).stop();
+    rmSync(join(folder, 'postgres'), { recursive: true });
+    await expect(start()).rejects.toThrow(/database is missing.*postgres-password shows that there was one/);
+    rmSync(join(folder, 'postgres-password'));
+
+    const elsewhere = join(folder, 'not-mounted');
+    writeFileSync(join(folder, 'postgres-folder'), `${elsewhere}\n`);
+    await expect(start()).rejects.toThrow(
+      /database is missing: .*not-mounted.*postgres-folder shows that there was one/,
+    );
+    expect(existsSync(elsewhere)).toBe(false);
+    expect(existsSync(join(folder, 'postgres'))).toBe(false);
   });
 
   test('gets a new password when the file with the old one was lost', async () => {

@@ -23,6 +23,7 @@ import {
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fsyncFolder } from '../durable-files.ts';
 import { type BoundedLog, openBoundedLog } from './bounded-log.ts';
 import { findPostgres, type PostgresPrograms } from './postgres-binaries.ts';
 import { clearOrphans } from './postgres-orphans.ts';
@@ -69,6 +70,8 @@ interface Launch {
   /** Open on `postgres/` and inherited as descriptor 3, or null where paths do. */
   descriptor: number | null;
   log: BoundedLog;
+  /** The file that is to say where the cluster lies, once there is one: written anew for a place outside the data folder. */
+  note: string | null;
 }
 
 /**
@@ -107,6 +110,7 @@ function prepareLaunch(options: PostgresOptions): Launch {
   let ours = join(options.folder, 'postgres');
   const moved = join(options.folder, 'postgres-folder'); // names the cluster's place where it cannot lie in the data folder
   if (existsSync(moved)) ours = readFileSync(moved, 'utf8').trim();
+  refuseLostCluster(join(ours, 'cluster'), [moved, passwordFileOf(options)]);
   const user = choosePostgresUser({
     clusterFolder: ours,
     name: options.userName,
@@ -115,11 +119,11 @@ function prepareLaunch(options: PostgresOptions): Launch {
   });
   const programs = findPostgres(user, options.log);
   makeFolder(ours, user);
-  if (!user || canEnter(user, ours)) return { programs, user, ours, theirs: ours, descriptor: null, log };
+  if (!user || canEnter(user, ours)) return { programs, user, ours, theirs: ours, descriptor: null, log, note: null };
 
   const descriptor = openSync(ours, 'r');
   if (canEnter(user, '/proc/self/fd/3', descriptor))
-    return { programs, user, ours, theirs: '/proc/self/fd/3', descriptor, log };
+    return { programs, user, ours, theirs: '/proc/self/fd/3', descriptor, log, note: null };
   closeSync(descriptor);
   if (existsSync(join(ours, 'cluster')))
     throw new Error(
@@ -132,9 +136,23 @@ function prepareLaunch(options: PostgresOptions): Launch {
     throw new Error(
       `${user.name} can enter neither ${ours} nor ${elsewhere}, so the database has no place: open the folders above to others (mode 0711)`,
     );
-  writeFileSync(moved, `${elsewhere}\n`, { mode: 0o600 });
   options.log(`the database lies in ${elsewhere}, because ${user.name} cannot enter ${options.folder}`);
-  return { programs, user, ours: elsewhere, theirs: elsewhere, descriptor: null, log };
+  return { programs, user, ours: elsewhere, theirs: elsewhere, descriptor: null, log, note: moved };
+}
+
+const passwordFileOf = (options: PostgresOptions): string => join(options.folder, 'postgres-password');
+
+/**
+ * Both files are written when the cluster is there, so that either without the cluster says that it was lost: a disk
+ * that is not mounted, or a restore without it. A new cluster in its place would know of no backup.
+ */
+function refuseLostCluster(cluster: string, traces: readonly string[]): void {
+  const found = traces.filter((file) => existsSync(file));
+  if (found.length === 0 || existsSync(cluster)) return;
+  throw new Error(
+    `the database is missing: ${cluster} does not exist, but ${found.join(' and ')} shows that there was one. ` +
+      `Mount its disk, or put it back from a copy. To give up all backups and begin anew, remove ${found.join(' and ')}`,
+  );
 }
 
 function makeFolder(folder: string, user: PostgresUser | null): void {
@@ -175,7 +193,7 @@ function spawnOptions(launch: Launch, stdin: 'ignore' | 'pipe'): SpawnOptions {
 
 /** Makes the cluster on the first start. Under another name until it is whole, so that a start cut short leaves nothing half done. */
 async function ensureCluster(launch: Launch, options: PostgresOptions): Promise<string> {
-  const passwordFile = join(options.folder, 'postgres-password');
+  const passwordFile = passwordFileOf(options);
   const known = existsSync(passwordFile) ? readFileSync(passwordFile, 'utf8').trim() : '';
   const password = known || randomBytes(24).toString('hex');
   const cluster = join(launch.ours, 'cluster');
@@ -184,7 +202,6 @@ async function ensureCluster(launch: Launch, options: PostgresOptions): Promise<
     const fresh = join(launch.ours, 'cluster.new');
     const initial = join(launch.ours, 'initial-password');
     rmSync(fresh, { recursive: true, force: true });
-    writeFileSync(passwordFile, `${password}\n`, { mode: 0o600, flush: true });
     writeFileSync(initial, `${password}\n`, { mode: 0o600 });
     if (launch.user) chownSync(initial, launch.user.uid, launch.user.gid);
     const args = [
@@ -205,10 +222,16 @@ async function ensureCluster(launch: Launch, options: PostgresOptions): Promise<
     rmSync(initial);
     await runSingleUser(launch, 'cluster.new', `CREATE DATABASE ${role}\n`, options);
     renameSync(fresh, cluster);
+    // In this order: a start cut short in between finds a cluster without a password, which is set anew.
+    fsyncFolder(launch.ours);
+    if (launch.note) writeFileSync(launch.note, `${launch.ours}\n`, { mode: 0o600, flush: true });
+    writeFileSync(passwordFile, `${password}\n`, { mode: 0o600, flush: true });
+    fsyncFolder(options.folder);
   } else if (!known) {
     // The password file was lost. Whoever owns the folder may set a new password.
     await runSingleUser(launch, 'cluster', `ALTER ROLE ${role} PASSWORD '${password}'\n`, options);
     writeFileSync(passwordFile, `${password}\n`, { mode: 0o600, flush: true });
+    fsyncFolder(options.folder);
     options.log('the database password was missing and has been set anew');
   }
   return password;

@@ -1,6 +1,6 @@
 /**
  * What a route takes as its body. Each reader says the type, the bound and the reading in the route's line; the bytes
- * are charged to the byte budget until the request is over.
+ * are charged to the byte budget until the request is over, or its handler needs them no more.
  */
 import type { Readable } from 'node:stream';
 import type { z } from 'zod';
@@ -9,19 +9,27 @@ import { decodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { BodyReceiver, roomFor } from './body-receiver.ts';
 import { type Context, type Handler, sessionOf } from './deps.ts';
 
-/**
- * A msgpack message of at most `bytesMax` bytes.
- * @param handler is given the message and its bytes as they came
- */
+/** What a message came in. */
+export interface MessageBody {
+  /** As they came. */
+  readonly bytes: Buffer;
+  /**
+   * Gives the room of the bytes back to the byte budget before the request is over: for an answer that lasts as long
+   * as its reader likes. What the handler keeps of the message is to be bounded by something else from then on.
+   */
+  giveBack(): void;
+}
+
+/** A msgpack message of at most `bytesMax` bytes, charged until the handler ends or gives its room back. */
 export function message<S extends z.ZodType>(
   schema: S,
   bytesMax: number,
-  handler: (ctx: Context, request: z.infer<S>, bytes: Buffer) => Promise<void>,
+  handler: (ctx: Context, request: z.infer<S>, body: MessageBody) => Promise<void>,
 ): Handler {
   return (ctx) =>
-    withBody(ctx, { type: msgpackType, bytesMax, lengthRequired: false }, async (body) => {
+    withBody(ctx, { type: msgpackType, bytesMax, lengthRequired: false }, async (body, _, giveBack) => {
       const bytes = await joined(body);
-      await handler(ctx, decodeMessage(schema, bytes), bytes);
+      await handler(ctx, decodeMessage(schema, bytes), { bytes, giveBack });
     });
 }
 
@@ -37,7 +45,7 @@ export function stream(
 async function withBody(
   ctx: Context,
   wanted: { type: string; bytesMax: number; lengthRequired: boolean },
-  use: (body: BodyReceiver, length: number) => Promise<void>,
+  use: (body: BodyReceiver, length: number, giveBack: () => void) => Promise<void>,
 ): Promise<void> {
   const { deps, signal, device } = ctx.state;
   const length = checkHeaders(ctx, wanted);
@@ -47,12 +55,15 @@ async function withBody(
   account.device = device?.deviceId ?? null;
   deps.windows.track(session, account);
   const body = new BodyReceiver(rawBody(ctx), account, bytesMax);
-  try {
-    await use(body, bytesMax);
-  } finally {
-    ctx.state.bytesIn = body.receivedBytes;
+  const giveBack = (): void => {
     deps.windows.untrack(session, account);
     deps.budget.close(account);
+  };
+  try {
+    await use(body, bytesMax, giveBack);
+  } finally {
+    ctx.state.bytesIn = body.receivedBytes;
+    giveBack();
   }
 }
 

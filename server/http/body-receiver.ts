@@ -42,6 +42,9 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
   readonly #ready: Buffer[] = [];
   #started = false;
   #stopped = false;
+  /** A chunk waits for its charge; until it is taken in, the body is not whole, even if its end has come. */
+  #pending = false;
+  #endCame = false;
   #ended = false;
   #failure: Error | null = null;
   #wake: (() => void) | null = null;
@@ -123,20 +126,28 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
     else this.fail(bodyTooLarge(this.#bytesMax));
   };
 
+  /** Comes while a chunk waits too: Node tells the end of a paused stream as soon as its last chunk was handed over. */
   readonly #onEnd = (): void => {
+    this.#endCame = true;
+    if (!this.#pending) this.#finish();
+  };
+
+  #finish(): void {
     if (this.#failure) return;
     this.#deliverSegment();
     this.#ended = true;
     this.#account.budget.received(this.#account);
     this.#wakeReader();
-  };
+  }
 
   readonly #onGone = (): void => {
-    if (!this.#ended) this.fail(new ClientGone());
+    if (!this.#endCame) this.fail(new ClientGone());
   };
 
   /** The stream's own errors are the sender's doing: it went away, or broke HTTP (a body that is not as long as it said). */
-  readonly #onError = (error: Error): void => this.fail(new ClientGone({ cause: error }));
+  readonly #onError = (error: Error): void => {
+    if (!this.#endCame) this.fail(new ClientGone({ cause: error }));
+  };
 
   /** Takes a chunk in; when the budget has no room for it, the sender is held until it has. */
   #append(chunk: Buffer): void {
@@ -172,14 +183,18 @@ export class BodyReceiver implements AsyncIterable<Uint8Array> {
 
   #appendLater(rest: Buffer, bytes: number): void {
     this.#source.pause();
+    this.#pending = true;
     const copy = Buffer.from(rest); // waiting must not pin the network's buffer either
     const charge = this.#nextCharge(bytes);
     this.#account.budget.charge(this.#account, charge).then(
       () => {
         this.#credit(charge);
-        if (this.#failure) return;
-        this.#append(copy);
-        if (this.#account.state === 'receiving') this.#source.resume();
+        this.#pending = false;
+        if (this.#failure || this.#stopped) return;
+        this.#append(copy); // may have to wait again
+        if (this.#pending) return;
+        if (this.#endCame) this.#finish();
+        else if (this.#account.state === 'receiving') this.#source.resume();
       },
       (error: Error) => this.fail(error),
     );

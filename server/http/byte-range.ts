@@ -10,14 +10,13 @@ export interface ByteRange {
 /**
  * The one range asked for, cut at the end of the content; null when the whole is to be sent: no range, another unit,
  * several ranges (a server may ignore those), or an `If-Range` that names other content.
- * @throws Problem range_not_satisfiable, with `length`; the answer then carries Content-Range
+ * @throws Problem range_not_satisfiable, with `length`; the answer then carries it as Content-Range
  */
 export function readRange(ctx: Context, { etag, length }: { etag: string; length: number }): ByteRange | null {
   const ifRange = ctx.get('if-range');
   if (ifRange !== '' && ifRange !== etag) return null;
   const parsed = parseRange(ctx.get('range'), length);
   if (parsed !== 'unsatisfiable') return parsed;
-  ctx.set('Content-Range', `bytes */${length}`);
   throw new Problem('range_not_satisfiable', `the block holds ${length} bytes`, { length });
 }
 

@@ -10,6 +10,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ByteBudget } from './budget.ts';
 import type { HttpSettings } from './settings.ts';
+import type { Slots } from './slots.ts';
 import type { StreamWindows } from './stream-windows.ts';
 
 /** Resolves when the part works. Bounded and cached by the shell; one that ignores the signal is left behind. */
@@ -26,6 +27,17 @@ export interface AppDeps {
   /** By name: `database`, `objects`, `queue`. */
   readiness: Readonly<Record<string, ReadinessCheck>>;
   requests: RequestsInFlight;
+  slots: RequestSlots;
+}
+
+/** The places that requests take, by kind: so that nobody takes everybody's. */
+export interface RequestSlots {
+  /** By device: every request of it; readings of blocks; streams of versions. */
+  readonly requests: Slots;
+  readonly fetches: Slots;
+  readonly versionStreams: Slots;
+  /** By address: requests without a token, so that their bodies cannot fill the budget of the uploads. */
+  readonly strangers: Slots;
 }
 
 /** The requests being served: what a shutdown waits for, and when it began. */

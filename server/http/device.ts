@@ -1,11 +1,13 @@
 /**
  * Who may: the middleware that a route line names. `device()` lets in any device with a valid token;
  * `device('own')` only to the archive in the path that is its own; `device('read')` also to the others of its user
- * that it may read. What a device may not reach answers like what does not exist.
+ * that it may read. What a device may not reach answers like what does not exist. However
+ * it came in, a device has a bounded number of requests under way. `stranger` lets in anybody, few at a time.
  */
 import { Problem } from '../../protocol/problems.ts';
-import { archivesReadableBy, authenticateDevice } from '../directory/access.ts';
-import type { DeviceIdentity } from '../directory/devices.ts';
+import { authenticateDevice } from '../directory/access.ts';
+import { type DeviceIdentity, vaultHasArchive } from '../directory/devices.ts';
+import { addressOf } from './client-address.ts';
 import type { Context } from './deps.ts';
 import { idParameter } from './parameters.ts';
 
@@ -19,15 +21,30 @@ export function device(reach?: 'own' | 'read') {
   return async (ctx: Context, next: () => Promise<unknown>): Promise<void> => {
     const identity = await authenticate(ctx);
     ctx.state.device = identity;
-    if (reach) {
-      const archive = idParameter(ctx, 'archive');
-      if (archive !== identity.archive && !(reach === 'read' && (await mayRead(ctx, identity, archive)))) {
-        throw new Problem('not_found', 'there is no such archive');
+    const release = await ctx.state.deps.slots.requests.take(identity.deviceId);
+    try {
+      if (reach) {
+        const archive = idParameter(ctx, 'archive');
+        if (archive !== identity.archive && !(reach === 'read' && (await mayRead(ctx, identity.vault, archive)))) {
+          throw new Problem('not_found', 'there is no such archive');
+        }
+        ctx.state.archive = { vault: identity.vault, archive };
       }
-      ctx.state.archive = { vault: identity.vault, archive };
+      await next();
+    } finally {
+      release();
     }
-    await next();
   };
+}
+
+/** Lets in who has no token yet, some at a time. */
+export async function stranger(ctx: Context, next: () => Promise<unknown>): Promise<void> {
+  const release = await ctx.state.deps.slots.strangers.take(addressOf(ctx));
+  try {
+    await next();
+  } finally {
+    release();
+  }
 }
 
 async function authenticate(ctx: Context): Promise<DeviceIdentity> {
@@ -46,9 +63,9 @@ async function authenticate(ctx: Context): Promise<DeviceIdentity> {
   }
 }
 
-async function mayRead(ctx: Context, identity: DeviceIdentity, archive: number): Promise<boolean> {
-  const readable = await archivesReadableBy(ctx.state.deps.directory, identity);
-  return readable.some((each) => each.archive === archive);
+/** A device may read the archives of its user's other devices. */
+function mayRead(ctx: Context, vault: number, archive: number): Promise<boolean> {
+  return vaultHasArchive(ctx.state.deps.directory.database, { vault, archive });
 }
 
 function unauthorized(): Problem {

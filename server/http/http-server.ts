@@ -6,10 +6,11 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { createApp, createRequestsInFlight } from './app.ts';
 import { ByteBudget } from './budget.ts';
-import type { AppDeps, ReadinessCheck, RequestState } from './deps.ts';
+import type { AppDeps, ReadinessCheck, RequestSlots, RequestState } from './deps.ts';
 import { createListeners } from './listener.ts';
 import type { HttpSettings } from './settings.ts';
 import { type ShutdownResult, shutDown } from './shutdown.ts';
+import { Slots } from './slots.ts';
 import { StreamWindows } from './stream-windows.ts';
 
 export interface HttpServerParts {
@@ -40,7 +41,13 @@ export function createHttpServer(
   const { settings, metrics, storage } = parts;
   const budget = new ByteBudget(settings.budget);
   const requests = createRequestsInFlight();
-  const app = makeApp({ ...parts, budget, requests, windows: new StreamWindows(budget, settings) });
+  const app = makeApp({
+    ...parts,
+    budget,
+    requests,
+    windows: new StreamWindows(budget, settings),
+    slots: createSlots(settings),
+  });
   const listeners = createListeners(settings, app, {
     onClientError: (error) => {
       metrics.clientError((error as { code?: string }).code ?? error.name);
@@ -67,5 +74,22 @@ export function createHttpServer(
   return {
     listen: () => listeners.listen(),
     shutDown: (bounds) => shutDown({ listeners, requests }, bounds),
+  };
+}
+
+function createSlots(settings: HttpSettings): RequestSlots {
+  const waits = {
+    waitersMax: settings.slotWaitersMax,
+    waitersPerHolderMax: settings.slotWaitersPerDeviceMax,
+    waitMs: settings.slotWaitMs,
+  };
+  const slots = (what: string, max: number, perHolderMax: number): Slots =>
+    new Slots({ ...waits, what, max, perHolderMax });
+  return {
+    // All devices together are bounded by connections and streams; the byte budget bounds what their bodies hold.
+    requests: slots('requests of this device', Number.POSITIVE_INFINITY, settings.requestsPerDeviceMax),
+    fetches: slots('fetches', settings.fetchesMax, settings.fetchesPerDeviceMax),
+    versionStreams: slots('streams of versions', settings.versionStreamsMax, settings.versionStreamsPerDeviceMax),
+    strangers: slots('registrations', settings.strangersMax, settings.strangersPerAddressMax),
   };
 }

@@ -261,6 +261,25 @@ test('a peer that no longer answers is found by PING', async () => {
   expect(alive.closed).toBe(false);
 });
 
+test('an upload goes on to its end after its client said that it will send no other', async () => {
+  const server = await start({ settings: { pingEveryMs: 200, sessionIdleMs: 60_000 } });
+  const session = await dial(server);
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': '/sum',
+    'content-type': 'application/octet-stream',
+    'content-length': 2_000,
+  });
+  stream.write(Buffer.alloc(1_000));
+  await until(() => server.deps.requests.open.size === 1);
+  session.goaway(0);
+  await new Promise((resolve) => setTimeout(resolve, 1_000)); // time for several PINGs
+  stream.end(Buffer.alloc(1_000));
+  const answer = await answerOf(stream);
+  expect(answer.status).toBe(200);
+  expect(JSON.parse(answer.body.toString())).toMatchObject({ bytes: 2_000 });
+});
+
 test('connections past the bound are closed at once', async () => {
   const server = await start({ settings: { connectionsMax: 2 } });
   const first = await dial(server);

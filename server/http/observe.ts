@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { constants, type ServerHttp2Stream } from 'node:http2';
+import { ClientGone } from './body-receiver.ts';
 import type { AppDeps, Context } from './deps.ts';
 import { cutAnswer } from './problems.ts';
 
@@ -38,7 +39,7 @@ export function observe(deps: AppDeps) {
     ctx.res.once('close', () => {
       clearTimeout(timer);
       closed = true;
-      abort.abort();
+      abort.abort(new ClientGone());
       if (http1 && !ctx.req.complete) linger(ctx.req);
       over();
     });

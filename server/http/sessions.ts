@@ -1,6 +1,7 @@
 /**
  * The HTTP/2 sessions that are open. Silent peers are asked for a sign of life and cut when none comes; a session
- * without a stream is closed after a while; at a shutdown each is closed when its last stream is, never before.
+ * without a stream is closed after a while; one whose peer sent GOAWAY lives as long as its streams, which have time
+ * limits of their own; at a shutdown each is closed when its last stream is, never before.
  */
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { HttpSettings } from './settings.ts';
@@ -73,15 +74,15 @@ export class Sessions {
   #sweep(now: number): void {
     const { pingEveryMs, sessionIdleMs } = this.#settings;
     for (const [session, state] of this.#sessions) {
-      if (session.destroyed) continue;
+      // A closed session answers no more PINGs: Node cancels them. It ends by itself with its last stream.
+      if (session.destroyed || session.closed) continue;
       if (state.streams === 0 && now - state.idleSince >= sessionIdleMs) closeQuietly(session);
       else if (state.pingedAt !== null && now - state.pingedAt >= pingEveryMs) session.destroy();
       else if (state.pingedAt === null && now - state.heardAt >= pingEveryMs) {
         state.pingedAt = now;
         session.ping((error) => {
-          if (error) return;
-          state.pingedAt = null;
-          state.heardAt = performance.now();
+          state.pingedAt = null; // one that failed was not sent, or not to be answered: it says nothing of the peer
+          if (!error) state.heardAt = performance.now();
         });
       }
     }

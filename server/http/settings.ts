@@ -60,14 +60,32 @@ export interface HttpSettings {
   /** Stream window that a session may grow to, while there is room. */
   streamWindowBytesMax: number;
 
-  /** Fetches at a time, for all devices and for one: each may hold two ranges of 8 MiB. More wait, then are told to come back. */
+  /**
+   * Readings of blocks at a time, for all devices and for one: each may hold two ranges of 8 MiB, and connections to
+   * the object store. More wait, then are told to come back.
+   */
   fetchesMax: number;
   fetchesPerDeviceMax: number;
+  /** Streams of versions at a time, for all devices and for one. */
+  versionStreamsMax: number;
+  versionStreamsPerDeviceMax: number;
+  /** Requests of one device at a time, of any kind. */
+  requestsPerDeviceMax: number;
+  /** Requests at a time of those who have no token yet, from everywhere and from one address. */
+  strangersMax: number;
+  strangersPerAddressMax: number;
+  /** How long a request waits for one of these places. */
+  slotWaitMs: number;
+  /** Requests that may wait for a place of one kind, of all and of one device: their bodies are not in the byte budget yet. */
+  slotWaitersMax: number;
+  slotWaitersPerDeviceMax: number;
   /** How long a readiness check may take, and how long its answer is used again. */
   readinessTimeoutMs: number;
   readinessCacheMs: number;
   /** Authorises `GET /metrics` from elsewhere than loopback; null: from loopback only. */
   metricsToken: string | null;
+  /** Proxies of ours that a request passes, each adding to `X-Forwarded-For`; 0: the header is not believed. */
+  proxies: number;
   budget: BudgetSettings;
 }
 
@@ -130,8 +148,17 @@ export const httpDefaults: HttpSettings = {
   streamWindowBytesMax: 4 * MiB,
   fetchesMax: 32,
   fetchesPerDeviceMax: 8,
+  versionStreamsMax: 64,
+  versionStreamsPerDeviceMax: 4,
+  requestsPerDeviceMax: 16,
+  strangersMax: 32,
+  strangersPerAddressMax: 16,
+  slotWaitMs: 5_000,
+  slotWaitersMax: 256,
+  slotWaitersPerDeviceMax: 64,
   readinessTimeoutMs: 3_000,
   readinessCacheMs: 1_000,
   metricsToken: null,
+  proxies: 0,
   budget: budgetDefaults,
 };

@@ -1,4 +1,4 @@
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import type { ClientHttp2Session } from 'node:http2';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, describe, expect, test } from '@jest/globals';
@@ -70,6 +70,14 @@ describe('problems', () => {
       'unavailable',
       503,
     ],
+    ...['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'EIO', 'EROFS', '53100', '53200', '53300'].map(
+      (code): [string, unknown, string, number] => [
+        `a shortage (${code})`,
+        new Error('writing failed', { cause: Object.assign(new Error('hunter2'), { code }) }),
+        'unavailable',
+        503,
+      ],
+    ),
   ])('%s tells nothing of the inside', async (_, error, code, status) => {
     const { session, server } = await start({
       routes: (router) =>
@@ -82,6 +90,71 @@ describe('problems', () => {
     expect(answer.body.toString()).not.toMatch(/hunter2|10\.0\.0\.1|S3|SELECT/);
     expect(JSON.stringify(server.lines)).not.toContain('postgres://a:hunter2');
     if (error instanceof Error) expect(JSON.stringify(server.lines)).toContain(error.message.slice(0, 9));
+  });
+});
+
+test('a problem keeps nothing of the answer that was being made', async () => {
+  const { session } = await start({
+    routes: (router) =>
+      router.get('/fails', (ctx) => {
+        ctx.status = 206;
+        ctx.set({ ETag: '"e"', 'Accept-Ranges': 'bytes', 'Content-Range': 'bytes 0-1/9', 'Content-Length': '2' });
+        throw new Problem('overloaded', 'because');
+      }),
+  });
+  const answer = await request(session, { ':path': '/fails' });
+  expect(problem(answer)).toMatchObject({ code: 'overloaded', status: 503 });
+  for (const name of ['etag', 'accept-ranges', 'content-range']) expect(answer.headers).not.toHaveProperty(name);
+});
+
+describe('a client that leaves', () => {
+  test.each<[string, (signal: AbortSignal) => Promise<unknown>]>([
+    ['what ends with the reason', (signal) => once(new EventEmitter(), 'never', { signal })],
+    [
+      'what wraps the reason',
+      (signal) =>
+        new Promise((_, reject) =>
+          signal.addEventListener('abort', () => reject(new Error('put failed', { cause: signal.reason }))),
+        ),
+    ],
+    [
+      'what tells no reason',
+      (signal) =>
+        new Promise((_, reject) =>
+          signal.addEventListener('abort', () => reject(Object.assign(new Error('aborted'), { name: 'AbortError' }))),
+        ),
+    ],
+  ])('is no failure of the server: %s', async (_, work) => {
+    const { session, server } = await start({
+      routes: (router) =>
+        router.get('/waits', async (ctx) => {
+          await work(ctx.state.signal);
+        }),
+    });
+    const stream = session.request({ ':path': '/waits' });
+    stream.on('error', () => {});
+    await until(() => server.deps.requests.open.size === 1);
+    stream.close(8);
+    await until(() => server.lines.some((line) => line.route === '/waits'));
+    expect(server.lines.find((line) => line.route === '/waits')).toMatchObject({ status: 499, cut: true });
+    expect(server.lines.filter((line) => Number(line.level) >= 40 || /warn|error/.test(String(line.level)))).toEqual(
+      [],
+    );
+  });
+
+  test('does not hide a failure of another kind', async () => {
+    const { session, server } = await start({
+      routes: (router) =>
+        router.get('/waits', async (ctx) => {
+          await once(ctx.state.signal, 'abort');
+          throw new Error('an invariant broke');
+        }),
+    });
+    const stream = session.request({ ':path': '/waits' });
+    stream.on('error', () => {});
+    await until(() => server.deps.requests.open.size === 1);
+    stream.close(8);
+    await until(() => JSON.stringify(server.lines).includes('an invariant broke'));
   });
 });
 

@@ -1,72 +1,92 @@
-/** How many of one costly thing go on at a time, for everybody and for one device. Waiting is bounded and in order. */
+/**
+ * How many of one costly thing go on at a time, for everybody and for one holder. Waiting is bounded, in time and in
+ * number, and in order.
+ */
 import { Problem } from '../../protocol/problems.ts';
 
+/** Who is counted: a device's id, or the address of somebody who is no device yet. */
+type Holder = number | string;
+
 interface Waiter {
-  device: number;
+  holder: Holder;
   admit: () => void;
 }
 
+export interface SlotSettings {
+  /** For everybody, and for one holder. */
+  max: number;
+  perHolderMax: number;
+  /** How many may wait, of everybody and of one holder, and how long each. */
+  waitersMax: number;
+  waitersPerHolderMax: number;
+  waitMs: number;
+  /** What is counted, in the plural, for the problem's detail. */
+  what: string;
+}
+
 export class Slots {
-  readonly #max: number;
-  readonly #perDeviceMax: number;
-  readonly #waitMs: number;
+  readonly #settings: SlotSettings;
   #taken = 0;
-  readonly #byDevice = new Map<number, number>();
+  readonly #byHolder = new Map<Holder, number>();
   readonly #waiters = new Set<Waiter>();
 
-  constructor(settings: { max: number; perDeviceMax: number; waitMs: number }) {
-    this.#max = settings.max;
-    this.#perDeviceMax = settings.perDeviceMax;
-    this.#waitMs = settings.waitMs;
+  constructor(settings: SlotSettings) {
+    this.#settings = settings;
   }
 
   /**
    * @returns gives the slot back; to be called once
-   * @throws Problem overloaded when none came free within the wait
+   * @throws Problem overloaded when none came free within the wait, or too many wait already
    */
-  async take(device: number): Promise<() => void> {
-    if (!this.#isFree(device)) await this.#wait(device);
-    else this.#count(device, 1);
+  async take(holder: Holder): Promise<() => void> {
+    if (!this.#isFree(holder)) await this.#wait(holder);
+    else this.#count(holder, 1);
     return () => {
-      this.#count(device, -1);
+      this.#count(holder, -1);
       this.#admitNext();
     };
   }
 
-  #isFree(device: number): boolean {
-    return this.#taken < this.#max && (this.#byDevice.get(device) ?? 0) < this.#perDeviceMax;
+  #isFree(holder: Holder): boolean {
+    const { max, perHolderMax } = this.#settings;
+    return this.#taken < max && (this.#byHolder.get(holder) ?? 0) < perHolderMax;
   }
 
-  #count(device: number, change: 1 | -1): void {
+  #count(holder: Holder, change: 1 | -1): void {
     this.#taken += change;
-    const held = (this.#byDevice.get(device) ?? 0) + change;
-    if (held === 0) this.#byDevice.delete(device);
-    else this.#byDevice.set(device, held);
+    const held = (this.#byHolder.get(holder) ?? 0) + change;
+    if (held === 0) this.#byHolder.delete(holder);
+    else this.#byHolder.set(holder, held);
   }
 
-  #wait(device: number): Promise<void> {
+  #wait(holder: Holder): Promise<void> {
+    const { waitersMax, waitersPerHolderMax, waitMs, what } = this.#settings;
+    const overloaded = () => new Problem('overloaded', `too many ${what} are under way`, { retryAfterSeconds: 1 });
+    let waiting = 0;
+    for (const waiter of this.#waiters) if (waiter.holder === holder) waiting++;
+    if (this.#waiters.size >= waitersMax || waiting >= waitersPerHolderMax) return Promise.reject(overloaded());
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
-        device,
+        holder,
         admit: () => {
           clearTimeout(timer);
           this.#waiters.delete(waiter);
-          this.#count(device, 1);
+          this.#count(holder, 1);
           resolve();
         },
       };
       const timer = setTimeout(() => {
         this.#waiters.delete(waiter);
-        reject(new Problem('overloaded', 'too many fetches are under way', { retryAfterSeconds: 1 }));
-      }, this.#waitMs);
+        reject(overloaded());
+      }, waitMs);
       this.#waiters.add(waiter);
     });
   }
 
   #admitNext(): void {
     for (const waiter of this.#waiters) {
-      if (this.#taken >= this.#max) return;
-      if (this.#isFree(waiter.device)) waiter.admit();
+      if (this.#taken >= this.#settings.max) return;
+      if (this.#isFree(waiter.holder)) waiter.admit();
     }
   }
 }

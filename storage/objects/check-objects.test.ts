@@ -13,7 +13,7 @@ import { listAll } from './store-contract.ts';
 test('a directory is found fit, told how fast it is, and left as it was', async () => {
   const scratch = await mkdtemp(join(tmpdir(), 'holdfast-check-'));
   try {
-    const store = await openObjectStore({ kind: 'directory', path: join(scratch, 'store') });
+    const store = await openObjectStore({ kind: 'directory', path: join(scratch, 'store') }, { create: true });
     await store.put('mine', { length: 0, chunks: [] });
     const lines: string[] = [];
     const result = await checkObjects(store, (line) => lines.push(line), { concurrency: 4 });

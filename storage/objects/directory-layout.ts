@@ -1,6 +1,6 @@
 /**
  * Where a directory store keeps what, as pure functions. Below its root:
- *   layout                        which layout this is; a newer one is refused
+ *   layout                        which layout this is, and whose objects; see `directory-marker.ts`
  *   temp/                         files being written; nothing here is an object
  *   objects/<name>/.../+ab/abc    the object <name>/.../abc: a folder per name, then one for the first two
  *                                 characters of the last name, so that a million content-addressed objects beside

@@ -4,14 +4,14 @@
 import { openDirectoryStore } from './directory-store.ts';
 
 const [task, path, prefix] = process.argv.slice(2);
-const store = await openDirectoryStore({ path: path! });
+const store = await openDirectoryStore({ path: path!, create: true });
 
 if (task === 'fill') {
   await store.put('small', { length: 4, chunks: [Buffer.from('fits')] });
   const chunks = Array.from({ length: 64 }, () => Buffer.alloc(64 * 1024, 1));
   await store.put('large', { length: 4 * 1024 * 1024, chunks }).then(
     () => console.log('stored'),
-    (error: NodeJS.ErrnoException) => console.log(error.code),
+    (error: NodeJS.ErrnoException) => console.log(error.name, error.code),
   );
 } else {
   // Until killed. A key tells its object's length; every key that is printed has been acknowledged.

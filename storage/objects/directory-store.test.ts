@@ -3,7 +3,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -31,7 +31,7 @@ const tree = async (folder: string) => (await readdir(folder, { recursive: true 
 describe('the directory store keeps the contract:', () => {
   for (const check of storeContract) {
     test(check.name, async () => {
-      const store = await openDirectoryStore({ path });
+      const store = await openDirectoryStore({ path, create: true });
       await check.run({ store, prefix: 'here/', abandonedReads: 20 });
       expect(await readdir(join(path, 'temp'))).toEqual([]);
     });
@@ -39,8 +39,8 @@ describe('the directory store keeps the contract:', () => {
 });
 
 test('what was put is there for the next process, for its owner only', async () => {
-  await (await openDirectoryStore({ path })).put('c1/blocks/7/abcdef.1', body('kept'));
-  const reopened = await openDirectoryStore({ path });
+  await (await openDirectoryStore({ path, create: true })).put('c1/blocks/7/abcdef.1', body('kept'));
+  const reopened = await openDirectoryStore({ path, create: true });
   expect((await readAll(reopened, 'c1/blocks/7/abcdef.1')).toString()).toBe('kept');
   expect(await tree(path)).toEqual([
     'layout',
@@ -58,29 +58,82 @@ test('what was put is there for the next process, for its owner only', async () 
 });
 
 test('a newer layout is refused, and so is a folder that holds something else', async () => {
-  await openDirectoryStore({ path });
+  await openDirectoryStore({ path, create: true });
   await writeFile(join(path, 'layout'), 'holdfast objects 2\n');
-  await expect(openDirectoryStore({ path })).rejects.toThrow(/layout that this version does not know/);
+  await expect(openDirectoryStore({ path, create: true })).rejects.toThrow(/layout that this version does not know/);
 
   const home = join(scratch, 'home');
   await mkdir(home);
   await writeFile(join(home, 'letter.txt'), 'mine');
-  await expect(openDirectoryStore({ path: home })).rejects.toThrow(/not an object store and not empty/);
+  await expect(openDirectoryStore({ path: home, create: true })).rejects.toThrow(/not an object store and not empty/);
   expect(await readdir(home)).toEqual(['letter.txt']);
 });
 
+const missing = { catalogId: 'c1', create: false };
+
+test('an empty folder is not taken for the store of a catalog that has objects', async () => {
+  await expect(openDirectoryStore({ path, ...missing })).rejects.toThrow(/object store is missing.*Mount its disk/);
+  await mkdir(path);
+  await expect(openDirectoryStore({ path, ...missing })).rejects.toThrow(/object store is missing.*Mount its disk/);
+  expect(await readdir(path)).toEqual([]);
+
+  const store = await openDirectoryStore({ path, catalogId: 'c1', create: true });
+  await store.put('c1/key', body('kept'));
+  expect((await readAll(await openDirectoryStore({ path, ...missing }), 'c1/key')).toString()).toBe('kept');
+});
+
+test("another catalog's store is refused by name, also by a new catalog", async () => {
+  await openDirectoryStore({ path, catalogId: 'c1', create: true });
+  for (const create of [true, false])
+    await expect(openDirectoryStore({ path, catalogId: 'c2', create })).rejects.toThrow(/catalog c1.*catalog c2/);
+  await openDirectoryStore({ path }); // whoever only looks
+});
+
+test('a store made without a catalog is taken by a new one, or by the one whose objects it holds', async () => {
+  const store = await openDirectoryStore({ path, create: true });
+  await expect(openDirectoryStore({ path, ...missing })).rejects.toThrow(/object store is missing/);
+  await store.put('c1/key', body('kept'));
+  await openDirectoryStore({ path, ...missing });
+  await expect(openDirectoryStore({ path, catalogId: 'c2', create: true })).rejects.toThrow(/catalog c1/);
+
+  const other = join(scratch, 'other');
+  await openDirectoryStore({ path: other, create: true });
+  await openDirectoryStore({ path: other, catalogId: 'c2', create: true });
+  await openDirectoryStore({ path: other, catalogId: 'c2', create: false });
+});
+
+test('when the disk is gone under a running store, nothing is missing, stored, deleted or listed: the store is gone', async () => {
+  const store = await openDirectoryStore({ path, create: true });
+  await store.put('a/key', body('kept'));
+  await rename(path, join(scratch, 'unmounted'));
+  // What may lie under a mount point.
+  await mkdir(join(path, 'temp'), { recursive: true });
+  await mkdir(join(path, 'objects'));
+  const gone = { name: 'ObjectStoreFault', code: 'StoreGone', retryable: false };
+  await expect(store.get('a/key')).rejects.toMatchObject(gone);
+  await expect(store.head('a/key')).rejects.toMatchObject(gone);
+  await expect(store.put('a/other', body('lost'))).rejects.toMatchObject(gone);
+  await expect(store.delete('a/key')).rejects.toMatchObject(gone);
+  await expect(store.list('', { limit: 10 })).rejects.toMatchObject(gone);
+  await expect(store.check()).rejects.toMatchObject(gone);
+  expect(await tree(path)).toEqual(['objects', 'temp']);
+  await rm(path, { recursive: true });
+  await rename(join(scratch, 'unmounted'), path);
+  expect((await readAll(store, 'a/key')).toString()).toBe('kept');
+});
+
 test('old leftovers in temp are swept on opening, young ones may belong to another process', async () => {
-  await openDirectoryStore({ path });
+  await openDirectoryStore({ path, create: true });
   const [old, young] = [join(path, 'temp', 'old'), join(path, 'temp', 'young')];
   await writeFile(old, 'x');
   await writeFile(young, 'x');
   await utimes(old, new Date(), new Date(Date.now() - 25 * 60 * 60 * 1_000));
-  await openDirectoryStore({ path });
+  await openDirectoryStore({ path, create: true });
   expect(await readdir(join(path, 'temp'))).toEqual(['young']);
 });
 
 test('a link below the root is not followed, neither as a folder nor as a file', async () => {
-  const store = await openDirectoryStore({ path });
+  const store = await openDirectoryStore({ path, create: true });
   const outside = join(scratch, 'outside');
   await mkdir(join(outside, '+se'), { recursive: true });
   await writeFile(join(outside, '+se', 'secret'), 'not ours');
@@ -99,13 +152,13 @@ test('a link below the root is not followed, neither as a folder nor as a file',
 test('the root itself may be a link', async () => {
   await mkdir(join(scratch, 'disk'));
   await symlink(join(scratch, 'disk'), path);
-  const store = await openDirectoryStore({ path });
+  const store = await openDirectoryStore({ path, create: true });
   await store.put('key', body('kept'));
   expect((await readAll(store, 'key')).toString()).toBe('kept');
 });
 
 test('check needs the disk to take a write; inspect tells the room', async () => {
-  const store = await openDirectoryStore({ path });
+  const store = await openDirectoryStore({ path, create: true });
   await store.check();
   expect((await store.inspect()).freeBytes).toBeGreaterThan(0);
   await rm(join(path, 'temp'), { recursive: true });
@@ -113,7 +166,7 @@ test('check needs the disk to take a write; inspect tells the room', async () =>
 });
 
 test('folders removed under a running store are made again', async () => {
-  const store = await openDirectoryStore({ path });
+  const store = await openDirectoryStore({ path, create: true });
   await store.put('a/b/c', body('one'));
   await rm(join(path, 'objects', 'a'), { recursive: true });
   await expect(store.get('a/b/c')).rejects.toThrow(ObjectNotFound);
@@ -128,8 +181,8 @@ test('a disk that takes no more leaves nothing readable', async () => {
   // The shell's limit on a file's size (in units of 512 or 1,024 bytes) stands for a full disk: the write fails half-way.
   const script = `ulimit -f 512; exec "$0" --disable-warning=ExperimentalWarning "$@"`;
   const output = execFileSync('sh', ['-c', script, process.execPath, child, 'fill', path], { encoding: 'utf8' });
-  expect(output).toMatch(/^EFBIG/);
-  const store = await openDirectoryStore({ path });
+  expect(output).toMatch(/^ObjectStoreFault EFBIG/);
+  const store = await openDirectoryStore({ path, create: true });
   expect(await listAll(store, '', 10)).toEqual(['small']);
   expect(await readdir(join(path, 'temp'))).toEqual([]);
 });
@@ -155,7 +208,7 @@ test('a process killed in the middle of puts leaves every acknowledged object wh
     putter.kill('SIGKILL');
     await closed;
 
-    const store = await openDirectoryStore({ path });
+    const store = await openDirectoryStore({ path, create: true });
     const keys = new Set(await listAll(store, `${round}/`, 100));
     // The last line may be half a line.
     for (const key of output.split('\n').slice(1, -1)) {
@@ -174,6 +227,6 @@ test('a process killed in the middle of puts leaves every acknowledged object wh
   // Otherwise nothing was under way when the process died, and the test has shown nothing.
   expect(acknowledged).toBeGreaterThan(0);
   expect(leftovers).toBeGreaterThan(0);
-  await openDirectoryStore({ path, tempAgeMaxMs: -1_000 });
+  await openDirectoryStore({ path, create: true, tempAgeMaxMs: -1_000 });
   expect(await readdir(join(path, 'temp'))).toEqual([]);
 });

@@ -12,15 +12,16 @@ import {
   open,
   opendir,
   readdir,
-  readFile,
   realpath,
   rename,
   statfs,
   unlink,
 } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { type FolderGroup, groupFolder, groupMembers, layoutMarker, mayHold, placeOf } from './directory-layout.ts';
-import { DurableFolders, fsyncFolder, fsyncParent } from './durable-folders.ts';
+import { directoryFault } from './directory-faults.ts';
+import { type FolderGroup, groupFolder, groupMembers, mayHold, placeOf } from './directory-layout.ts';
+import { claimStore, requireMarker, storeMissing } from './directory-marker.ts';
+import { DurableFolders, fsyncParent } from './durable-folders.ts';
 import { bodyPieces, chunksLength, pieceGroups, releasingStream } from './object-body.ts';
 import {
   type Cancellable,
@@ -41,8 +42,15 @@ import {
 } from './object-store.ts';
 
 export interface DirectoryStoreOptions {
-  /** The store's folder. It is made if it does not exist; its parent must. */
+  /** The store's folder. Its parent must exist. */
   path: string;
+  /** The catalog whose objects these are; a store of another is refused. Absent: whichever it is. */
+  catalogId?: string | undefined;
+  /**
+   * Whether a store may be made where there is none. Only for a catalog that never stored an object: otherwise the
+   * store is there, and an empty folder is the place of a disk that is not mounted. Default false.
+   */
+  create?: boolean | undefined;
   /** Files in `temp/` older than this are taken for leftovers of a crash. Default: a day; an upload's lease is an hour. */
   tempAgeMaxMs?: number;
   now?: () => Date;
@@ -55,30 +63,35 @@ const writeBytes = 4 * 1024 * 1024;
 const readBytes = 512 * 1024;
 /** A write handed this many buffers is one system call (IOV_MAX on Linux and macOS). */
 const writeBuffersMax = 1_024;
-/** Names that may stand in a folder that is about to become a store: a fresh disk's own, and an opening that crashed. */
-const freshNames = /^(lost\+found|layout.*)$/;
 
 /**
- * Opens the store, making its folder if need be, and removes what a crash left in `temp/`. Throws when the folder
- * holds something else, or objects in a newer layout.
+ * Opens the store, and removes what a crash left in `temp/`.
+ * @throws Error in words for the operator when there is no store and none may be made, when it is another catalog's or
+ *   of a newer layout, or when the folder holds something else
  */
 export async function openDirectoryStore(options: DirectoryStoreOptions): Promise<DirectoryStore> {
   const given = resolve(options.path);
-  await mkdir(given, { mode: 0o700 }).then(
-    () => fsyncParent(given),
-    (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error;
-    },
-  );
+  if (options.create) await makeRoot(given);
   // The root itself may be a link, to another disk for example; below it none is followed.
-  const root = await realpath(given);
-  await claimLayout(root);
+  const root = await realpath(given).catch((cause: NodeJS.ErrnoException) => {
+    throw cause.code === 'ENOENT' ? storeMissing(given, cause) : cause;
+  });
+  await claimStore(root, { catalogId: options.catalogId, create: options.create ?? false });
   const folders = new DurableFolders(root);
   const temp = await folders.make(['temp']);
   await folders.make(['objects']);
   const now = options.now ?? (() => new Date());
   await sweepTemp(temp, now().getTime() - (options.tempAgeMaxMs ?? dayMs));
   return new DirectoryStore(root, folders);
+}
+
+async function makeRoot(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+    await fsyncParent(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
 }
 
 export class DirectoryStore implements ObjectStore {
@@ -94,6 +107,7 @@ export class DirectoryStore implements ObjectStore {
   async put(key: string, body: ObjectBody, options: Cancellable = {}): Promise<void> {
     const place = placeOf(checkKey(key));
     const temp = join(this.root, 'temp', randomUUID());
+    await requireMarker(this.root);
     try {
       await writeWhole(temp, (file) => writeBody(file, key, body, options.signal));
       const folder = await this.folders.make(['objects', ...place.folders]);
@@ -102,8 +116,11 @@ export class DirectoryStore implements ObjectStore {
       await this.folders.sync(folder);
     } catch (error) {
       await unlink(temp).catch(() => {});
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') this.folders.forget();
-      throw error;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+        this.folders.forget();
+        await requireMarker(this.root);
+      }
+      throw directoryFault(`put ${key}`, error);
     }
   }
 
@@ -120,17 +137,20 @@ export class DirectoryStore implements ObjectStore {
       return { length, stream };
     } catch (error) {
       await file.close();
-      throw error;
+      throw directoryFault(`get ${key}`, error);
     }
   }
 
   async head(key: string): Promise<ObjectInfo | null> {
     const path = await this.findObject(key);
-    return path ? infoOf(key, path) : null;
+    const info = path === null ? null : await infoOf(key, path);
+    if (!info) await requireMarker(this.root);
+    return info;
   }
 
   async delete(key: string): Promise<void> {
     const place = placeOf(checkKey(key));
+    await requireMarker(this.root);
     const folder = await this.folders.find(['objects', ...place.folders]);
     if (!folder) return;
     await unlink(join(folder, place.file)).catch(ignoreMissing);
@@ -147,14 +167,19 @@ export class DirectoryStore implements ObjectStore {
       const info = await infoOf(key, path);
       if (info) objects.push(info);
     }
+    // That there is no more is only true of a store that is still there.
+    await requireMarker(this.root);
     return { objects, more: false };
   }
 
-  /** Proves that the disk takes and keeps a write. */
+  /** Proves that the store's disk is there, and takes and keeps a write. */
   async check(): Promise<void> {
+    await requireMarker(this.root);
     const probe = join(this.root, 'temp', `check-${randomUUID()}`);
     try {
       await writeWhole(probe, (file) => writeAll(file, [Buffer.from('ready?')]));
+    } catch (error) {
+      throw directoryFault('check', error);
     } finally {
       await unlink(probe).catch(ignoreMissing);
     }
@@ -174,14 +199,15 @@ export class DirectoryStore implements ObjectStore {
   }
 
   private async openObject(key: string): Promise<FileHandle> {
-    const path = await this.findObject(key);
-    if (!path) throw new ObjectNotFound(key);
     try {
-      return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+      const path = await this.findObject(key);
+      if (path) return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new ObjectNotFound(key, { cause: error });
-      throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw directoryFault(`get ${key}`, error);
     }
+    // That one object is missing is damage, and told as such; a store that is missing as a whole is not.
+    await requireMarker(this.root);
+    throw new ObjectNotFound(key);
   }
 
   /** The wanted keys below a folder whose own key is `base`, in order. Holds one group's names per level in memory. */
@@ -202,24 +228,6 @@ export class DirectoryStore implements ObjectStore {
       }
     }
   }
-}
-
-/** Makes the folder a store of this layout, or makes sure that it is one. */
-async function claimLayout(root: string): Promise<void> {
-  const marker = join(root, 'layout');
-  const found = await readFile(marker, 'utf8').catch(ignoreMissing);
-  if (found === layoutMarker) return;
-  if (found !== undefined) {
-    throw new Error(
-      `${root} holds objects in a layout that this version does not know: ${JSON.stringify(found.slice(0, 80))}`,
-    );
-  }
-  const strangers = (await readdir(root)).filter((name) => !freshNames.test(name));
-  if (strangers.length > 0) throw new Error(`${root} is not an object store and not empty: it holds ${strangers[0]}`);
-  const fresh = join(root, `layout.${randomUUID()}`);
-  await writeWhole(fresh, (file) => writeAll(file, [Buffer.from(layoutMarker)]));
-  await rename(fresh, marker);
-  await fsyncFolder(root);
 }
 
 /** Writes a new file and makes its bytes durable; its name is not yet. On an error the file may be left behind. */
@@ -273,7 +281,9 @@ async function* readPieces(
   for (let at = range.offset; at < end; ) {
     signal?.throwIfAborted();
     const buffer = Buffer.allocUnsafeSlow(Math.min(readBytes, end - at));
-    const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, at);
+    const { bytesRead } = await file.read(buffer, 0, buffer.byteLength, at).catch((error) => {
+      throw directoryFault(`get ${key}`, error);
+    });
     if (bytesRead === 0) throw new Error(`object ${key} ends at ${at} of ${end} bytes`);
     at += bytesRead;
     yield buffer.subarray(0, bytesRead);

@@ -20,7 +20,7 @@ export interface S3Options {
   forcePathStyle?: boolean;
   /** Absent: the SDK's default chain (environment, files, instance and web identity). */
   credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string };
-  /** Requests in flight, and connections kept. Default 64. */
+  /** Reads in flight, and as many other requests. Default 64. */
   concurrency?: number;
   /** Bodies longer than this go up in parts. Default 64 MiB. */
   multipartBytesMin?: number;
@@ -34,7 +34,7 @@ export interface S3Options {
   idleTimeoutMs?: number;
   /** From the start of a request to the head of its response, the sending of its body included. Default 5 min. */
   requestTimeoutMs?: number;
-  /** Wait for one of the `concurrency` places. Default 30 s. */
+  /** Wait for one of the `concurrency` places of its kind. Default 30 s. */
   slotWaitMsMax?: number;
   /** Resolves host names other than by the system's resolver. */
   lookup?: AgentOptions['lookup'];
@@ -50,6 +50,9 @@ export const s3Defaults = {
   requestTimeoutMs: 300_000,
   slotWaitMsMax: 30_000,
 } as const;
+
+/** Connections for what takes no slot: readiness probes, and the aborts of uploads that failed. */
+const probeSockets = 8;
 
 /** The SDK's client, and `onDate` called with the `Date` header of every response. */
 export function createS3Client(options: S3Options, onDate: (date: string) => void): S3Client {
@@ -79,7 +82,7 @@ function createHandler(
 ): NonNullable<S3ClientConfig['requestHandler']> {
   const pool: AgentOptions = {
     keepAlive: true,
-    maxSockets: options.concurrency ?? s3Defaults.concurrency,
+    maxSockets: 2 * (options.concurrency ?? s3Defaults.concurrency) + probeSockets,
     // Last in, first out: sockets beyond what is needed grow idle, and the store closes them.
     scheduling: 'lifo',
     ...(options.lookup && { lookup: options.lookup }),

@@ -172,6 +172,32 @@ test('a read that is not finished holds one of the connections until it is given
   expect((await readAll(store, 'key')).byteLength).toBe(4 * MiB);
 });
 
+test('reads that are not finished keep neither a put nor a check nor a delete waiting, and a put no check', async () => {
+  const large = answer(200, 'x'.repeat(4 * MiB));
+  let finishPut = () => {};
+  const { store, seen } = await serve(
+    [
+      large,
+      (response, request) => {
+        if (request.method === 'PUT' && request.url.includes('/slow')) finishPut = () => answer(200)(response);
+        else answer(request.method === 'DELETE' ? 204 : 200)(response);
+      },
+    ],
+    { concurrency: 1, slotWaitMsMax: 50 },
+  );
+  const { stream } = await store.get('key');
+  await store.put('other', { length: 1, chunks: [Buffer.from('x')] });
+  await store.delete('other');
+  await store.check();
+  const slow = store.put('slow', { length: 1, chunks: [Buffer.from('x')] });
+  while (seen.length < 5) await new Promise((resolve) => setTimeout(resolve, 5));
+  await expect(store.delete('other')).rejects.toMatchObject({ code: 'ConnectionsBusy' });
+  await store.check();
+  finishPut();
+  await slow;
+  await stream[Symbol.asyncIterator]().return?.();
+});
+
 test('a multipart upload that fails is aborted; one that the store fails to complete is not stored', async () => {
   const created = answer(200, '<InitiateMultipartUploadResult><UploadId>up</UploadId></InitiateMultipartUploadResult>');
   const part = answer(200, '', { etag: '"e"' });

@@ -58,6 +58,8 @@ const unsignedPayload = 'UNSIGNED-PAYLOAD';
 
 export class S3Store implements ObjectStore {
   private readonly client: S3Client;
+  /** A read holds its slot for as long as its reader takes, so reads have their own: all else keeps going. */
+  private readonly readSlots: ConnectionSlots;
   private readonly slots: ConnectionSlots;
   private readonly bucket: string;
   private readonly prefix: string;
@@ -75,10 +77,12 @@ export class S3Store implements ObjectStore {
       partBytes: options.multipartPartBytes ?? s3Defaults.multipartPartBytes,
     };
     if (this.multipart.partBytes < partBytesMin) throw new RangeError(`a part has at least ${partBytesMin} bytes`);
-    this.slots = new ConnectionSlots({
+    const bounds = {
       count: options.concurrency ?? s3Defaults.concurrency,
       waitMsMax: options.slotWaitMsMax ?? s3Defaults.slotWaitMsMax,
-    });
+    };
+    this.readSlots = new ConnectionSlots(bounds);
+    this.slots = new ConnectionSlots(bounds);
     this.client = createS3Client(options, (date) => {
       const store = Date.parse(date);
       if (!Number.isNaN(store)) this.clock = { store, ours: now() };
@@ -95,7 +99,7 @@ export class S3Store implements ObjectStore {
   async get(key: string, range?: ObjectRange, options: Cancellable = {}): Promise<ObjectContent> {
     const place = this.place(key);
     if (range) checkRange(key, range);
-    const release = await this.slots.take(options.signal);
+    const release = await this.readSlots.take(options.signal);
     let answer: GetObjectCommandOutput;
     try {
       const Range = range && `bytes=${range.offset}-${range.offset + range.length - 1}`;
@@ -137,7 +141,7 @@ export class S3Store implements ObjectStore {
       if (answerOf(error).status !== 404) throw faultOf(`head ${key}`, error);
     }
     // An answer to HEAD has no body that could say what is missing: ask whether it is the bucket.
-    await this.check();
+    await this.withSlot(() => this.check());
     return null;
   }
 
@@ -177,9 +181,10 @@ export class S3Store implements ObjectStore {
     throw new ObjectStoreFault(`list ${prefix}: the store goes on without an object`, { retryable: false });
   }
 
+  /** Waits behind no other request: that the store is busy does not mean that it cannot be used. */
   async check(): Promise<void> {
     const command = new HeadBucketCommand({ Bucket: this.bucket });
-    await this.withSlot(() => this.client.send(command)).catch((error) => {
+    await this.client.send(command).catch((error) => {
       throw faultOf(`bucket ${this.bucket}`, error);
     });
   }

@@ -21,11 +21,11 @@ import {
   seqOrNull,
 } from '../parameters.ts';
 
-export function archiveRoutes(router: Router<RequestState>, { storage, metrics }: AppDeps): void {
+export function archiveRoutes(router: Router<RequestState>, { storage, metrics, slots }: AppDeps): void {
   router.post(
     '/v1/archives/:archive/commits',
     device('own'),
-    message(CommitRequest, limits.commitBodyBytesMax, async (ctx, request, bytes) => {
+    message(CommitRequest, limits.commitBodyBytesMax, async (ctx, request, { bytes }) => {
       const commit = await commitVersions(storage, ctx.state.archive!, request, sha256(bytes));
       metrics.versionsCommitted(commit.count);
       answer(ctx, commit);
@@ -51,7 +51,12 @@ export function archiveRoutes(router: Router<RequestState>, { storage, metrics }
       after: pathOrNull,
       deleted: flag,
     });
-    await streamed(ctx, frameStreamType, encoded(streamVersions(storage, ctx.state.archive!, query)));
+    const release = await slots.versionStreams.take(ctx.state.device!.deviceId);
+    try {
+      await streamed(ctx, frameStreamType, encoded(streamVersions(storage, ctx.state.archive!, query)));
+    } finally {
+      release();
+    }
   });
 
   router.get('/v1/archives/:archive/history', device('read'), async (ctx) => {

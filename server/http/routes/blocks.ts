@@ -16,18 +16,12 @@ import { readRange } from '../byte-range.ts';
 import type { AppDeps, Context, RequestState } from '../deps.ts';
 import { device } from '../device.ts';
 import { hashParameter, readQuery } from '../parameters.ts';
-import { Slots } from '../slots.ts';
 
 const uploadType = 'application/vnd.holdfast.upload';
 const bytesType = 'application/octet-stream';
 
 export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
-  const { storage, metrics, settings } = deps;
-  const fetches = new Slots({
-    max: settings.fetchesMax,
-    perDeviceMax: settings.fetchesPerDeviceMax,
-    waitMs: settings.budget.waitMs,
-  });
+  const { storage, metrics, slots } = deps;
 
   router.post(
     '/v1/blocks/claim',
@@ -73,7 +67,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
   router.get('/v1/blocks/:hash', device(), async (ctx) => {
     readQuery(ctx, {});
     const hash = hashParameter(ctx);
-    const { vault } = ctx.state.device!;
+    const { deviceId, vault } = ctx.state.device!;
     const length = await blockLength(storage, vault, hash);
     if (length === null) throw absent();
     const etag = `"${hash.toString('hex')}"`;
@@ -87,17 +81,23 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     if (range) ctx.set('Content-Range', `bytes ${range.offset}-${range.offset + range.length - 1}/${length}`);
     ctx.set('Content-Length', String(range?.length ?? length));
     if (ctx.method === 'HEAD') return streamed(ctx, bytesType, nothing());
-    const block = await readBlock(storage, vault, hash, range ?? undefined, ctx.state);
-    if (!block) throw absent();
-    await streamed(ctx, bytesType, block.stream);
+    const release = await slots.fetches.take(deviceId);
+    try {
+      const block = await readBlock(storage, vault, hash, range ?? undefined, ctx.state);
+      if (!block) throw absent();
+      await streamed(ctx, bytesType, block.stream);
+    } finally {
+      release();
+    }
   });
 
   router.post(
     '/v1/blocks/fetch',
     device(),
-    message(FetchRequest, limits.messageBytesMax, async (ctx, request) => {
+    message(FetchRequest, limits.messageBytesMax, async (ctx, request, { giveBack }) => {
       const { deviceId, vault } = ctx.state.device!;
-      const release = await fetches.take(deviceId);
+      const release = await slots.fetches.take(deviceId);
+      giveBack(); // the hashes are kept, one message per slot
       try {
         await streamed(ctx, blockStreamType, frames(fetchBlocks(storage, vault, request.blocks, ctx.state)));
       } finally {

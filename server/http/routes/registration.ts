@@ -5,8 +5,9 @@ import { archivesReadableBy, listReplaceable } from '../../directory/access.ts';
 import { registerDevice } from '../../directory/register.ts';
 import { answer } from '../answers.ts';
 import { message } from '../bodies.ts';
-import type { AppDeps, Context, RequestState } from '../deps.ts';
-import { device } from '../device.ts';
+import { addressOf } from '../client-address.ts';
+import type { AppDeps, RequestState } from '../deps.ts';
+import { device, stranger } from '../device.ts';
 import { readQuery } from '../parameters.ts';
 
 /** A registration is a few hundred bytes; nobody has signed in yet. */
@@ -15,6 +16,7 @@ const registrationBytesMax = 16 * 1024;
 export function registrationRoutes(router: Router<RequestState>, { directory }: AppDeps): void {
   router.post(
     '/v1/register',
+    stranger,
     message(RegisterRequest, registrationBytesMax, async (ctx, request) => {
       answer(ctx, await registerDevice(directory, request, addressOf(ctx)), 201);
     }),
@@ -22,6 +24,7 @@ export function registrationRoutes(router: Router<RequestState>, { directory }: 
 
   router.post(
     '/v1/devices/query',
+    stranger,
     message(DevicesRequest, registrationBytesMax, async (ctx, request) => {
       answer(ctx, await listReplaceable(directory, request, addressOf(ctx)));
     }),
@@ -33,8 +36,4 @@ export function registrationRoutes(router: Router<RequestState>, { directory }: 
     const archives = await archivesReadableBy(directory, ctx.state.device!);
     answer(ctx, { guid, deviceName, userName, vault, archive, archives, serverTime: Date.now() });
   });
-}
-
-function addressOf(ctx: Context): string {
-  return ctx.req.socket.remoteAddress ?? '';
 }

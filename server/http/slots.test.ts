@@ -1,0 +1,46 @@
+import { expect, test } from '@jest/globals';
+import type { Problem } from '../../protocol/problems.ts';
+import { Slots } from './slots.ts';
+
+const bounds = { max: 3, perHolderMax: 2, waitersMax: 2, waitersPerHolderMax: 1, waitMs: 60_000, what: 'readings' };
+
+const outcome = (taking: Promise<unknown>): Promise<string> =>
+  taking.then(
+    () => 'taken',
+    (problem: Problem) => `${problem.code}: ${problem.message}`,
+  );
+const refused = 'overloaded: too many readings are under way';
+
+test('one holder may have its share, and everybody all there are', async () => {
+  const slots = new Slots({ ...bounds, waitMs: 20 });
+  expect(await outcome(slots.take(1))).toBe('taken');
+  expect(await outcome(slots.take(1))).toBe('taken');
+  expect(await outcome(slots.take(1))).toBe(refused);
+  expect(await outcome(slots.take('an address'))).toBe('taken');
+  expect(await outcome(slots.take(2))).toBe(refused);
+});
+
+test('a slot that comes back goes to who waited longest and may have it', async () => {
+  const slots = new Slots(bounds);
+  const [first, , other] = [await slots.take(1), await slots.take(1), await slots.take(2)];
+  const taken: string[] = [];
+  const mine = slots.take(1).then(() => taken.push('mine'));
+  const theirs = slots.take(2).then(() => taken.push('theirs'));
+  other(); // the first waiter has its share already
+  await theirs;
+  first();
+  await mine;
+  expect(taken).toEqual(['theirs', 'mine']);
+});
+
+test('no more may wait than the bounds say, of one holder and of all', async () => {
+  const slots = new Slots({ ...bounds, max: 1 });
+  const release = await slots.take(1);
+  const waiting = [slots.take(1), slots.take(2)];
+  expect(await outcome(slots.take(1))).toBe(refused);
+  expect(await outcome(slots.take(3))).toBe(refused);
+  release();
+  (await waiting[0]!)();
+  (await waiting[1]!)();
+  expect(await outcome(slots.take(3))).toBe('taken');
+});
