@@ -22,29 +22,40 @@ export interface SlabBlock {
 }
 
 export class Slabs {
+  readonly #bytesMax: number;
   readonly #slabsMax: number;
   readonly #free: Slab[] = [];
   #filling: Slab | null = null;
+  /** Slabs in use, large ones counted as several, and the bytes of the blocks in them. */
   #inUse = 0;
+  #heldBytes = 0;
 
-  /** @param bytesMax held at once, in whole slabs; one block is taken however large it is */
+  /** @param bytesMax of blocks held at once; one block is taken however large it is */
   constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
     this.#slabsMax = Math.max(1, Math.round(bytesMax / slabBytes));
   }
 
   /** Copies a block; null when there is no room until others are released. */
   take(block: Uint8Array): SlabBlock | null {
+    if (this.#heldBytes > 0 && this.#heldBytes + block.byteLength > this.#bytesMax) return null;
     const slab = this.#slabFor(block.byteLength);
     if (slab === null) return null;
     const bytes = slab.memory.subarray(slab.usedBytes, slab.usedBytes + block.byteLength);
     bytes.set(block);
     slab.usedBytes += block.byteLength;
     slab.holds++;
+    this.#heldBytes += block.byteLength;
     return { bytes, slab };
   }
 
   /** The block's bytes are no longer needed, by anyone: they may be written over. */
-  release({ slab }: Pick<SlabBlock, 'slab'>): void {
+  release({ bytes, slab }: SlabBlock): void {
+    this.#heldBytes -= bytes.byteLength;
+    this.#letGo(slab);
+  }
+
+  #letGo(slab: Slab): void {
     slab.holds--;
     if (slab === this.#filling && slab.holds === 1) slab.usedBytes = 0; // empty again: filled from its start
     if (slab.holds > 0) return;
@@ -60,7 +71,7 @@ export class Slabs {
     const own = filling?.holds === 1 ? slabsOf(filling.memory.byteLength) : 0;
     if (this.#inUse - own > 0 && this.#inUse - own + slabsOf(size) > this.#slabsMax) return null;
     this.#filling = null;
-    if (filling) this.release({ slab: filling });
+    if (filling) this.#letGo(filling);
     const slab = (size === slabBytes && this.#free.pop()) || {
       memory: Buffer.allocUnsafeSlow(size),
       usedBytes: 0,

@@ -2,6 +2,7 @@
 import { Problem } from '../../protocol/problems.ts';
 import { SealError } from '../../protocol/sealing/index.ts';
 import type { JobPool } from '../files/job-pool.ts';
+import { letGoOfMany } from '../files/memory.ts';
 import type { Ownership } from './apply.ts';
 import type { Fetcher, FetchJob } from './fetcher.ts';
 import type { Folder } from './folders.ts';
@@ -32,6 +33,9 @@ export interface Work {
   signal: AbortSignal;
   ledger: Ledger;
 }
+
+/** Files whose versions, by then, lie behind. */
+const letGoEveryFiles = 500;
 
 /** Counts and events of one restore. */
 export class Ledger {
@@ -80,7 +84,7 @@ export class Ledger {
   }
 
   seen(bytes: number): void {
-    this.progress.filesSeen++;
+    if (++this.progress.filesSeen % letGoEveryFiles === 0) letGoOfMany();
     this.progress.bytesSeen += bytes;
   }
 

@@ -24,8 +24,11 @@ export class CacheDatabase {
     if (options.readOnly) return;
     // NORMAL with a write-ahead log: a power cut may lose the last transactions, never mix them; the archive's own
     // numbering (knownSeq) then tells that something is missing, and the run reconciles.
+    // The log is copied into the database every 32 MiB: paths come in no order, so each time touches most of the index,
+    // and the process waits for the disk to flush it.
     this.#db.exec(
-      `pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -16384; pragma temp_store = memory`,
+      `pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 8000;
+       pragma cache_size = -16384; pragma temp_store = memory`,
     );
     const mine = `${cacheVersion}:${owner}`;
     this.#db.exec(cacheSchema);
