@@ -4,7 +4,8 @@
  */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { get } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -136,6 +137,52 @@ describe('a tree of real and odd files', () => {
     // The new one goes on where the old one was: nothing is sent again.
     expect(await empty.succeed('backup', tree)).toMatchObject({ outcome: 'completed', bytesSent: 0, filesDeleted: 0 });
   });
+});
+
+/** A GET without a token, as a probe sends it. */
+function probe(path: string): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    get(`${server.url}${path}`, { rejectUnauthorized: false }, (response) => {
+      let text = '';
+      response.on('data', (bytes) => {
+        text += bytes;
+      });
+      response.on('end', () => resolve({ status: response.statusCode!, text }));
+    }).on('error', reject);
+  });
+}
+
+test('the metrics tell what came, what was known already, and how the server is', async () => {
+  const { status, text } = await probe('/metrics');
+  expect(status).toBe(200);
+  const figureOf = (pattern: RegExp): number =>
+    Number(text.match(new RegExp(`^holdfast_${pattern.source} (\\S+)$`, 'm'))?.[1]);
+  for (const positive of [
+    /http_request_seconds_count\{[^}]*route="\/v1\/blocks"[^}]*\}/,
+    /http_received_bytes_total\{[^}]*\}/,
+    /http_sent_bytes_total\{[^}]*\}/,
+    /dedup_ratio/,
+    /database_pool\{[^}]*\}/,
+  ]) {
+    expect([positive.source, figureOf(positive) > 0]).toEqual([positive.source, true]);
+  }
+  expect(text).toMatch(/^holdfast_queue_jobs\{/m);
+});
+
+test('readiness names the part that fails, and comes back with it', async () => {
+  expect(await probe('/readyz')).toMatchObject({ status: 200 });
+  renameSync(join(server.data, 'objects'), join(server.data, 'objects-away'));
+  await sleep(1_500); // an answer is kept for a second
+  const without = await probe('/readyz');
+  renameSync(join(server.data, 'objects-away'), join(server.data, 'objects'));
+  expect(without.status).toBe(503);
+  expect(JSON.parse(without.text).parts).toMatchObject({
+    database: { ok: true },
+    objects: { ok: false },
+    queue: { ok: true },
+  });
+  await sleep(1_500);
+  expect(await probe('/readyz')).toMatchObject({ status: 200 });
 });
 
 describe('an archive with a password', () => {

@@ -1,6 +1,16 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -165,6 +175,19 @@ describe('a backup', () => {
     await run(); // its times are too fresh to prove anything
     const again = await run();
     expect(again.counts).toMatchObject({ filesChanged: 0, bytesRead: 3 });
+  });
+
+  test('a file of more blocks than one version may name is refused by name, and the others are stored', async () => {
+    write('small', 'small');
+    write('huge', '');
+    truncateSync(join(root, 'huge'), 200 * 1024 ** 3); // holes only
+    await settle();
+    const result = await run();
+    expect(result).toMatchObject({ outcome: 'completed', counts: { filesChanged: 1, filesSkipped: 1 } });
+    const [left] = [...cache.skipped({ excludedToo: false })];
+    expect(left).toMatchObject({ reason: 'too_large' });
+    expect(String(left!.path)).toContain('huge');
+    expect(Object.keys(stored())).toEqual(['small']);
   });
 
   test('hard links are read once', async () => {
