@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/holdfast-trees.XXXXXX")
 server=
 end() {
-  if [ -n "$server" ]; then kill "$server" 2>/dev/null && wait "$server" 2>/dev/null; fi
+  # npm dies of the signal: the status of wait must not become the script's.
+  if [ -n "$server" ]; then kill "$server" 2>/dev/null && wait "$server" 2>/dev/null || true; fi
   rm -rf "$scratch"
 }
 trap end EXIT
@@ -56,6 +57,7 @@ find "$scratch/now" -mindepth 2 -maxdepth 2 -type d | LC_ALL=C sort | awk 'NR % 
 find "$scratch/now" -mindepth 2 -maxdepth 2 -type d | LC_ALL=C sort | awk 'NR % 40 == 8' | while read -r folder; do mv "$folder" "$folder renamed"; done
 find "$scratch/now" -mindepth 2 -maxdepth 2 -type f | LC_ALL=C sort | awk 'NR % 20 == 3' | while read -r file; do chmod 600 "$file"; done
 first=$(find "$scratch/now" -mindepth 2 -maxdepth 2 -type d | LC_ALL=C sort | sed -n 2p)
+[ -n "$first" ] || { echo 'give trees that hold folders'; exit 1; }
 rm -rf "$first" && ln -s nowhere "$first"
 
 agent backup "$scratch/now" --no-exclude-defaults
