@@ -10,6 +10,17 @@ export interface StorageSettings {
   uploadLeaseMs: number;
   /** How long the bytes of a dead object stay: at least the window of PostgreSQL's point-in-time recovery. */
   objectDeleteDelayMs: number;
+  /** Added to the claim window when a block is freed: longer than any transaction, so that a claim that only looked is a promise. */
+  freedMarginMs: number;
+  /** How long a reader may be silent before prune takes what only it needs. */
+  restoreLeaseMs: number;
+  /** Prunes that would expire more than this share of an archive's versions in a day, and more than so many, raise an alert instead. */
+  expiryShareMax: number;
+  expiryVersionsMin: number;
+  /** When this share of the files that were there, and at least so many, is changed or deleted within the window, expiry is frozen and an alert raised. */
+  suspiciousShare: number;
+  suspiciousFilesMin: number;
+  suspiciousWindowMs: number;
 }
 
 const HOUR = 3_600_000;
@@ -18,6 +29,13 @@ export const storageDefaults: StorageSettings = {
   claimWindowMs: 7 * 24 * HOUR,
   uploadLeaseMs: HOUR,
   objectDeleteDelayMs: 7 * 24 * HOUR,
+  freedMarginMs: 60_000,
+  restoreLeaseMs: 24 * HOUR,
+  expiryShareMax: 0.3,
+  expiryVersionsMin: 1_000,
+  suspiciousShare: 0.5,
+  suspiciousFilesMin: 100,
+  suspiciousWindowMs: 24 * HOUR,
 };
 
 export interface Storage {

@@ -141,7 +141,7 @@ describe('refused', () => {
     });
     await expect(
       commit(storage, ref, run, [version('/x', [], { lists: randomBytes(32), size: 1 })]),
-    ).rejects.toMatchObject({ code: 'lists_unsupported' });
+    ).rejects.toMatchObject({ code: 'blocks_missing' });
     await expect(commit(storage, ref, run, [version('/')])).rejects.toMatchObject({ code: 'path_invalid' });
     await expect(commit(storage, ref, run + 1000, [version('/x')])).rejects.toMatchObject({
       code: 'not_found',

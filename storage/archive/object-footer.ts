@@ -10,6 +10,11 @@ import { hashCount } from '../../protocol/hashes.ts';
 const magic = Buffer.from('HFB1');
 const tailBytes = 4 + magic.byteLength;
 
+/** Bytes of the footer of so many blocks. */
+export function footerBytes(blocks: number): number {
+  return blocks * 36 + tailBytes;
+}
+
 export function encodeFooter(hashes: Buffer, lengths: readonly number[]): Buffer {
   const numbers = Buffer.allocUnsafe(4 * lengths.length + 4);
   lengths.forEach((length, i) => {
@@ -23,7 +28,7 @@ export function encodeFooter(hashes: Buffer, lengths: readonly number[]): Buffer
 export function footerLength(tail: Buffer): number {
   if (!tail.subarray(-magic.byteLength).equals(magic)) throw new Error('the object does not end in a footer of blocks');
   const count = tail.readUInt32BE(tail.byteLength - tailBytes);
-  return count * 36 + tailBytes;
+  return footerBytes(count);
 }
 
 /** Takes a whole footer apart. */

@@ -64,7 +64,7 @@ export async function* fetchBlocks(
   for (let index = 0; index < hashCount(hashes); index++) if (!found.has(index)) yield { index, bytes: null };
 
   const moved: number[] = [];
-  yield* readRanges(storage, mergeRanges(places), moved, options);
+  yield* readPlaces(storage, places, moved, options);
   if (moved.length === 0) return;
 
   const again = Buffer.concat(moved.map((index) => hashAt(hashes, index)));
@@ -73,9 +73,19 @@ export async function* fetchBlocks(
     index: moved[place.index]!,
   }));
   const gone: number[] = [];
-  yield* readRanges(storage, mergeRanges(newPlaces), gone, options);
+  yield* readPlaces(storage, newPlaces, gone, options);
   const placed = new Set(newPlaces.map((place) => place.index));
   for (const index of [...gone, ...moved.filter((each) => !placed.has(each))]) yield { index, bytes: null };
+}
+
+/** The bytes at places, as they lie in the store. @param missing gets the indexes of places whose object is not there */
+export function readPlaces(
+  storage: Storage,
+  places: readonly BlockPlace[],
+  missing: number[],
+  options: { signal?: AbortSignal },
+): AsyncGenerator<FetchedBlock> {
+  return readRanges(storage, mergeRanges(places), missing, options);
 }
 
 interface Range {

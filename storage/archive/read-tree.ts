@@ -19,6 +19,7 @@ import {
   type VersionRow,
 } from '../catalog/reading.ts';
 import type { ArchiveRef, Storage } from '../storage.ts';
+import { keepMoment, lapsed, takeMoment } from './moment-lease.ts';
 import { walkTree } from './walk-tree.ts';
 
 const noArchive = () => new Problem('not_found', 'there is no such archive');
@@ -66,7 +67,7 @@ function treeEntry({ name, version }: ChildRow): TreeEntry {
 export interface VersionsQuery {
   path: Buffer;
   at: Date | null;
-  /** Pins the moment, when a reader that was cut off goes on. */
+  /** Pins the moment: when a reader that was cut off goes on, or to begin at a seq. */
   seq: number | null;
   /** The path of the last version received, to go on behind it. */
   after: Buffer | null;
@@ -79,8 +80,8 @@ const frameVersionsMax = 500;
 
 /**
  * The state of a path and of everything below it as of a moment, folders before what lies in them, siblings in byte
- * order of names. Reads pages by key, so it may take days without holding anything open.
- * @throws Problem not_found, before the first frame
+ * order of names. Reads pages by key, so it may take days without holding anything open but its lease on the moment.
+ * @throws Problem not_found, moment_lapsed, out_of_bounds, too_many_requests, before the first frame; moment_lapsed later
  */
 export async function* streamVersions(
   storage: Storage,
@@ -88,9 +89,14 @@ export async function* streamVersions(
   query: VersionsQuery,
 ): AsyncGenerator<VersionsFrame> {
   const { database } = storage;
-  const moment = await findMoment(database, ref, query.at);
+  const moment = await takeMoment(storage, ref, {
+    at: query.at,
+    seq: query.seq,
+    resumed: query.after !== null && query.seq !== null,
+  });
   if (!moment) throw noArchive();
-  const seq = query.seq ?? moment.seq;
+  const { seq } = moment;
+  using kept = keepMoment(storage, ref, seq);
   const names = splitPath(query.path);
   const ids = await followPath(database, ref, names);
   if (ids.length < names.length) throw noPath();
@@ -100,6 +106,8 @@ export async function* streamVersions(
   let weight = 0;
   const flush = async (): Promise<VersionsFrame> => {
     const versions = await storedVersions(storage, ref, batch);
+    await kept.assertKept();
+    if (versions.length < batch.length) throw lapsed();
     batch = [];
     weight = 0;
     return { frame: 'versions', versions };
@@ -117,6 +125,7 @@ export async function* streamVersions(
     weight += weightOf(found);
   }
   if (batch.length > 0) yield await flush();
+  await kept.assertKept();
   yield { frame: 'end' };
 }
 
@@ -165,7 +174,7 @@ function namesBelow(base: readonly Buffer[], path: Buffer): Buffer[] {
   return names.slice(base.length);
 }
 
-/** Versions whole, as they are sent. One that was deleted since its row was listed is left out: it is history now. */
+/** Versions whole, as they are sent. One that was deleted since its row was listed is left out. */
 async function storedVersions(
   storage: Storage,
   ref: ArchiveRef,
@@ -180,9 +189,7 @@ async function storedVersions(
     const rest = contents[i];
     if (!rest) return [];
     const { kind, deleted, size, mtime, seq, committedAt } = version;
-    return [
-      { path, kind, deleted, size, mtime, seq, committedAt: committedAt.getTime(), lists: Buffer.alloc(0), ...rest },
-    ];
+    return [{ path, kind, deleted, size, mtime, seq, committedAt: committedAt.getTime(), ...rest }];
   });
 }
 

@@ -1,6 +1,13 @@
 /** A backup run from its start to its end. Every message may come twice: the second changes nothing. */
 import { limits } from '../../protocol/limits.ts';
-import type { RunFinishRequest, RunProgressRequest, RunStartAnswer, RunStartRequest } from '../../protocol/messages.ts';
+import type {
+  RunCounts,
+  RunFinishRequest,
+  RunProgressRequest,
+  RunStartAnswer,
+  RunStartRequest,
+  RunsAnswer,
+} from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
 import {
   closeRun,
@@ -9,9 +16,11 @@ import {
   insertRun,
   insertSkipped,
   interruptStaleRuns,
+  listRuns,
   updateRun,
 } from '../catalog/runs.ts';
 import type { ArchiveRef, Storage } from '../storage.ts';
+import { hasDamagedPaths } from './damage.ts';
 
 /**
  * Starts a run, if the server knows the last commit the agent saw acknowledged. One that does not was set back in
@@ -36,7 +45,8 @@ export async function startRun(storage: Storage, ref: ArchiveRef, request: RunSt
     );
   }
   const run = await storage.database.transaction((tx) => insertRun(tx, ref, request.roots));
-  return { run, nextSeq, purgeEpoch, serverTime: archive.now.getTime() };
+  const damaged = archive.damaged && (await hasDamagedPaths(storage, ref));
+  return { run, nextSeq, purgeEpoch, serverTime: archive.now.getTime(), damaged };
 }
 
 /** @throws Problem run_finished, not_found */
@@ -67,6 +77,26 @@ export async function finishRun(
     if (outcome === undefined) throw new Problem('not_found', 'there is no such run');
     if (outcome !== request.outcome) throw new Problem('run_finished', `this run has ended as ${outcome}`);
   });
+}
+
+/**
+ * Runs of an archive, newest first: what a person chooses a moment by.
+ * @param query.before the last run of the page before, or null for the first page
+ */
+export async function readRuns(
+  storage: Storage,
+  ref: ArchiveRef,
+  query: { before: number | null; limit: number },
+): Promise<RunsAnswer> {
+  const page = { below: query.before ?? Number.MAX_SAFE_INTEGER, limit: query.limit + 1 };
+  const rows = await listRuns(storage.database, ref, page);
+  const runs = rows.slice(0, query.limit).map((row) => ({
+    ...row,
+    startedAt: row.startedAt.getTime(),
+    finishedAt: row.finishedAt?.getTime() ?? null,
+    counts: Object.keys(row.counts).length > 0 ? (row.counts as unknown as RunCounts) : null,
+  }));
+  return { runs, more: rows.length > query.limit };
 }
 
 /** Marks runs nothing was heard of for so long as interrupted. @returns how many */

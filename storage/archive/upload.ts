@@ -133,7 +133,13 @@ async function storeObject(
   const sizeBytes = places.lengths.reduce((sum, length) => sum + length, 0) + footer.byteLength;
   for (let attempt = 0; attempt < keysMax; attempt++) {
     const key = objectKey(storage.catalogId, vault, footer);
-    const objectId = await insertWritingObject(database, { vault, key, sizeBytes, leaseMs: settings.uploadLeaseMs });
+    const objectId = await insertWritingObject(database, {
+      vault,
+      key,
+      sizeBytes,
+      leaseMs: settings.uploadLeaseMs,
+      catalogId: storage.catalogId,
+    });
     await objects.put(key, { length: sizeBytes, chunks: [...chunks, footer] }, signal ? { signal } : {});
     const stored = await database.transaction((tx) => recordObject(tx, { vault, objectId, key }, places, settings));
     if (stored !== null) return stored;

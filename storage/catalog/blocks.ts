@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes, splitHashes } from '../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from './database.ts';
 import { hashArray, packArray } from './packing.ts';
+import { addUsage } from './usage.ts';
 
 const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
 
@@ -33,11 +34,14 @@ const sql = {
   // the object live asks for row and key again, and is the one that must be durable.
   insertWriting: statement(
     'objects.insertWriting',
-    `WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-     INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
-     SELECT $1, $2, 'writing', $3, 0, now() + $4 * interval '1 ms' FROM quick
-     ON CONFLICT (vault_id, key) DO UPDATE SET next_at = excluded.next_at WHERE objects.state = 'writing'
-     RETURNING object_id AS "objectId"`,
+    `WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+     made AS (
+       INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
+       SELECT $1, $2, 'writing', $3::bigint, 0, now() + $4 * interval '1 ms' FROM quick, catalog WHERE catalog_id = $5::uuid
+       ON CONFLICT (vault_id, key) DO UPDATE SET next_at = excluded.next_at WHERE objects.state = 'writing'
+       RETURNING object_id, xmax = 0 AS fresh),
+     counted AS (INSERT INTO usage_deltas (vault_id, object_bytes) SELECT $1, $3::bigint FROM made WHERE fresh)
+     SELECT object_id AS "objectId" FROM made`,
   ),
 
   // key = $3 is not decoration: an identity value handed out under an asynchronous commit is handed out again after
@@ -135,19 +139,16 @@ function hashSet(hashes: Buffer | null): Set<string> {
 
 /**
  * The row that precedes an object's bytes: whoever lists the bucket later and finds the key finds this row too.
- * Repeated after a lost connection it meets its own row, for a key ends in fresh random bytes.
+ * Repeated after a lost connection it meets its own row, for a key ends in fresh random bytes. A process that was started
+ * before the catalog was given another prefix writes nothing under the old one, where another catalog would delete it.
  */
 export async function insertWritingObject(
   db: Database,
-  object: { vault: number; key: string; sizeBytes: number; leaseMs: number },
+  object: { vault: number; key: string; sizeBytes: number; leaseMs: number; catalogId: string },
 ): Promise<number> {
-  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, [
-    object.vault,
-    object.key,
-    object.sizeBytes,
-    object.leaseMs,
-  ]);
-  assert(row, 'a fresh object key was already in use');
+  const { vault, key, sizeBytes, leaseMs, catalogId } = object;
+  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, [vault, key, sizeBytes, leaseMs, catalogId]);
+  assert(row, 'the object key was already in use, or the catalog has another prefix by now: start this process again');
   return row.objectId;
 }
 
@@ -186,6 +187,7 @@ export async function recordObject(
     packArray(places.lengths),
     settings.claimWindowMs,
   ]);
+  await addUsage(tx, vault, { storedBytes: allBytes - sum(existing.map((block) => block.byteLength)) });
   if (existing.length === 0) return places.lengths.length;
 
   const damaged = existing.filter((block) => block.damaged);

@@ -33,14 +33,16 @@ export const databaseDefaults: Omit<DatabaseSettings, 'connectionString'> = {
 export interface Statement {
   readonly name: string;
   readonly text: string;
+  /** Longer than others may take, in ms; its transaction allows the same with SET LOCAL. */
+  readonly timeoutMs?: number;
 }
 
 const known = new Map<string, Statement>();
 
 /** Declares a statement. Names are unique; a test walks all of them. */
-export function statement(name: string, text: string): Statement {
+export function statement(name: string, text: string, options: { timeoutMs?: number } = {}): Statement {
   assert(!known.has(name), `two statements are named ${name}`);
-  const made = { name, text };
+  const made = { name, text, ...options };
   known.set(name, made);
   return made;
 }
@@ -144,7 +146,9 @@ export function openDatabase(settings: DatabaseSettings): Database {
 }
 
 async function run<Row>(client: pg.PoolClient, statement: Statement, values: readonly unknown[] = []): Promise<Row[]> {
-  const result = await client.query({ name: statement.name, text: statement.text, values: values as unknown[] });
+  const { name, text, timeoutMs } = statement;
+  const config = { name, text, values: values as unknown[], ...(timeoutMs && { query_timeout: timeoutMs }) };
+  const result = await client.query(config);
   return result.rows as Row[];
 }
 

@@ -4,11 +4,12 @@
  * never changes under the reader: seqs are given out in order under the archive's lock.
  */
 import type { ArchiveRef } from '../storage.ts';
-import { type Database, statement } from './database.ts';
+import { type Database, statement, type Transaction } from './database.ts';
 import { packArray } from './packing.ts';
 
 const versionColumns = `v.file_id AS "fileId", v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime`;
-const heavyColumns = 'v.attributes, v.mac, v.blocks';
+const heavyColumns = 'v.attributes, v.mac, v.blocks, v.lists';
+const weight = 'octet_length(v.blocks) + octet_length(v.lists) + octet_length(v.attributes) AS weight';
 
 const sql = {
   findMoment: statement(
@@ -42,13 +43,13 @@ const sql = {
     `SELECT folder.ordinal::int - 1 AS folder, child.*
        FROM unnest($4::bigint[]) WITH ORDINALITY AS folder (file_id, ordinal)
        CROSS JOIN LATERAL (
-         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.implied AND f.created_seq <= $3 AS implied,
+         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.folder AND f.created_seq <= $3 AS implied,
                 v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime, v.weight
            FROM (SELECT * FROM files f
                   WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = folder.file_id AND f.name > $5
                   ORDER BY f.name LIMIT $6) f
            LEFT JOIN LATERAL (
-             SELECT v.seq, v.committed_at, v.kind, v.deleted, v.size, v.mtime, octet_length(v.blocks) + octet_length(v.attributes) AS weight
+             SELECT v.seq, v.committed_at, v.kind, v.deleted, v.size, v.mtime, ${weight}
                FROM versions v
               WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = f.file_id AND v.seq <= $3
               ORDER BY v.seq DESC LIMIT 1) v ON true
@@ -57,14 +58,14 @@ const sql = {
 
   latestVersion: statement(
     'versions.latest',
-    `SELECT ${versionColumns}, octet_length(v.blocks) + octet_length(v.attributes) AS weight
+    `SELECT ${versionColumns}, ${weight}
        FROM versions v WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = $3 AND v.seq <= $4
       ORDER BY v.seq DESC LIMIT 1`,
   ),
 
   history: statement(
     'versions.history',
-    `SELECT ${versionColumns}, octet_length(v.blocks) + octet_length(v.attributes) AS weight
+    `SELECT ${versionColumns}, ${weight}
        FROM versions v WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = $3 AND v.seq < $4
       ORDER BY v.seq DESC LIMIT $5`,
   ),
@@ -83,7 +84,7 @@ const sql = {
  * @returns null when there is no such archive
  */
 export async function findMoment(
-  db: Database,
+  db: Transaction,
   ref: ArchiveRef,
   at: Date | null,
 ): Promise<{ seq: number; at: Date } | null> {
@@ -116,7 +117,7 @@ export async function followPath(db: Database, ref: ArchiveRef, names: readonly 
   return rows.map((row) => row.fileId);
 }
 
-/** A version without its attributes and blocks; `weight` is the bytes of those. */
+/** A version without its attributes, blocks and lists; `weight` is the bytes of those. */
 export interface VersionRow {
   fileId: number;
   seq: number;
@@ -202,7 +203,9 @@ export async function listHistory(
 export interface VersionContents {
   attributes: Buffer;
   mac: Buffer;
+  /** One of the two names the content. */
   blocks: Buffer;
+  lists: Buffer;
 }
 
 /** Attributes, MAC and blocks of versions, in the order asked; undefined for one that is gone since. */

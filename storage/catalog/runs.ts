@@ -8,6 +8,7 @@ const sql = {
   describeArchive: statement(
     'archives.describe',
     `SELECT a.next_seq AS "nextSeq", a.purge_epoch AS "purgeEpoch", a.state, now() AS now,
+            EXISTS (SELECT 1 FROM damage d WHERE d.vault_id = $1) AS damaged,
             EXISTS (SELECT 1 FROM commits c WHERE c.vault_id = $1 AND c.archive_id = $2 AND c.commit_id = $3 AND c.first_seq = $4) AS "knowsCommit"
        FROM archives a WHERE a.vault_id = $1 AND a.archive_id = $2`,
   ),
@@ -20,7 +21,8 @@ const sql = {
 
   insert: statement(
     'runs.insert',
-    'INSERT INTO runs (vault_id, archive_id, roots) VALUES ($1, $2, $3) RETURNING run_id AS run',
+    `INSERT INTO runs (vault_id, archive_id, roots, before_seq)
+     SELECT $1, $2, $3, next_seq - 1 FROM archives WHERE vault_id = $1 AND archive_id = $2 RETURNING run_id AS run`,
   ),
 
   progress: statement(
@@ -52,6 +54,13 @@ const sql = {
      ON CONFLICT DO NOTHING`,
   ),
 
+  list: statement(
+    'runs.list',
+    `SELECT run_id AS run, started_at AS "startedAt", finished_at AS "finishedAt", outcome, reason, counts,
+            before_seq AS "beforeSeq", suspicious
+       FROM runs WHERE vault_id = $1 AND archive_id = $2 AND run_id < $3 ORDER BY run_id DESC LIMIT $4`,
+  ),
+
   abandon: statement(
     'runs.abandonStale',
     `UPDATE runs SET finished_at = now(), outcome = 'interrupted', reason = 'nothing was heard of it any more'
@@ -71,6 +80,8 @@ export interface ArchiveDescription {
   purgeEpoch: number;
   state: string;
   now: Date;
+  /** Blocks of the vault were found damaged: the agent should ask which of its files are touched. */
+  damaged: boolean;
   /** Whether the commit asked about is one this catalog made, at that seq. */
   knowsCommit: boolean;
 }
@@ -146,6 +157,23 @@ export async function insertSkipped(
     details.lengths,
     keepMax,
   ]);
+}
+
+export interface RunRow {
+  run: number;
+  startedAt: Date;
+  finishedAt: Date | null;
+  outcome: 'completed' | 'failed' | 'interrupted' | null;
+  reason: string;
+  /** As the agent last told them; empty when it never did. */
+  counts: Record<string, number>;
+  beforeSeq: number;
+  suspicious: boolean;
+}
+
+/** Runs of an archive below a number, newest first. */
+export function listRuns(db: Database, ref: ArchiveRef, page: { below: number; limit: number }): Promise<RunRow[]> {
+  return db.query<RunRow>(sql.list, [ref.vault, ref.archive, page.below, page.limit]);
 }
 
 /** Ends the runs nothing was heard of for so long. @returns how many */

@@ -9,7 +9,25 @@ import './blocks.ts';
 import './commits.ts';
 import './reading.ts';
 import './runs.ts';
+import './adopting.ts';
+import './alerts.ts';
+import './checking.ts';
+import './compacting.ts';
+import './damage.ts';
+import './dead-objects.ts';
+import './deleting.ts';
+import './fence.ts';
+import './garbage.ts';
+import './histories.ts';
+import './leases.ts';
+import './lists.ts';
+import './mark-damaged.ts';
+import './reclaiming.ts';
+import './recounting.ts';
+import './refs.ts';
+import './usage.ts';
 import './vaults.ts';
+import { findersOfVaults } from './vaults-with.ts';
 
 /** The statements that are not about one vault, and why. */
 const notOfOneVault: Record<string, string> = {
@@ -17,6 +35,26 @@ const notOfOneVault: Record<string, string> = {
   'vaults.findByUser': 'finds the vault itself, by the unique key on its user',
   'vaults.insert': 'makes the vault',
   'objects.any': 'asks at the start whether the catalog ever stored anything',
+  'catalog.now': 'asks for the time',
+  'objects.countElsewhere': 'a command that counts over all vaults, once',
+  'catalog.setId': 'the same single row, for adopt',
+  'catalog.allowScans': 'sets what the recount may do',
+  'catalog.denyScans': 'sets what the recount may do',
+  'fence.read': 'the single row of the fence',
+  'fence.renew': 'the single row of the fence',
+  'fence.replace': 'the single row of the fence',
+  'vaults.after': 'pages through all vaults, for work in one at a time',
+  'vaults.toVerify': 'finds the vaults where there is work, two steps along an index for each',
+  'blocks.recount': 'reads one vault whole, in a transaction that may scan and hash',
+  'lists.recount': 'reads one vault whole, in a transaction that may scan and hash',
+  'objects.recount': 'reads one vault whole, in a transaction that may scan and hash',
+  'alerts.countOpen': 'counts what is open over all vaults, for the metrics',
+  'archives.all': 'daily jobs go through all archives',
+  'archives.withDueFiles': 'a job that first finds the archives where there is work, one step along an index for each',
+  'freed.overdue': 'how far deleting is behind, for the metrics: garbage.test.ts',
+  'freedLists.overdue': 'the same',
+  'objects.overdue': 'the same',
+  'objects.freeBytes': 'the same',
   'runs.vaultsWithStale': 'a job that first finds the vaults where there is work, and then works in one at a time',
 };
 
@@ -31,9 +69,19 @@ const engineTables = new Set([
   'commits',
   'runs',
   'run_skipped',
+  'freed',
+  'freed_lists',
+  'lists',
+  'holds',
+  'restores',
+  'usage_deltas',
+  'vault_usage',
+  'damage',
+  'damage_versions',
+  'alerts',
 ]);
 const statements = declaredStatements().filter(
-  (statement) => !statement.name.startsWith('directory.') && !(statement.name in notOfOneVault),
+  ({ name }) => !name.startsWith('directory.') && !(name in notOfOneVault) && !findersOfVaults.has(name),
 );
 
 /**
@@ -72,6 +120,28 @@ async function fill(storage: TestStorage, vaults: number, rows: number): Promise
   await run(`INSERT INTO runs (vault_id, archive_id, roots, finished_at, outcome)
              SELECT vault_id, archive_id, '', now(), 'completed' FROM archives, generate_series(1, ${Math.ceil(rows / 5)}) n`);
   await run(`INSERT INTO run_skipped SELECT vault_id, archive_id, run_id, sha256(''), '', 'unreadable', '' FROM runs`);
+  await run(`INSERT INTO freed SELECT vault_id, hash, now() FROM blocks WHERE byte_offset % 10 = 1`);
+  await run(`INSERT INTO lists (vault_id, hash, claimed_until, blocks)
+             SELECT vault_id, sha256(n::text::bytea), now(), sha256(n::text::bytea) FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`);
+  await run('INSERT INTO freed_lists SELECT vault_id, hash, now() FROM lists');
+  await run(`INSERT INTO holds (vault_id, policy) SELECT vault_id, '{}' FROM vaults, generate_series(1, 3) n`);
+  await run(
+    `INSERT INTO restores SELECT vault_id, archive_id, n, now() FROM archives, generate_series(1, ${Math.ceil(rows / 50)}) n`,
+  );
+  await run(
+    `INSERT INTO usage_deltas (vault_id) SELECT vault_id FROM vaults, generate_series(1, ${Math.ceil(rows / 5)}) n`,
+  );
+  await run('INSERT INTO vault_usage SELECT vault_id, 0, 0, 0, 0, 0 FROM vaults');
+  await run(
+    `INSERT INTO damage (vault_id, hash) SELECT vault_id, sha256(n::text::bytea) FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`,
+  );
+  await run(
+    `INSERT INTO damage_versions SELECT vault_id, sha256(n::text::bytea), archive_id, n, n FROM archives, generate_series(1, ${Math.ceil(rows / 50)}) n`,
+  );
+  await run(
+    `INSERT INTO alerts (vault_id, kind, reviewed_at) SELECT vault_id, 'x' || n, now() FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`,
+  );
+  await run('UPDATE files SET prune_after = now() WHERE file_id % 3 = 0');
   await run('ANALYZE');
 }
 
@@ -107,10 +177,14 @@ test.each(statements)('$name names vault_id', ({ text }) => {
 const keyColumns: Record<string, string[][]> = {
   vaults: [['vault_id'], ['user_id']],
   vault_keys: [['vault_id']],
-  archives: [['vault_id', 'archive_id']],
+  archives: [['vault_id']], // an archive is a device; a vault holds a person's
   objects: [
     ['vault_id', 'object_id'],
     ['vault_id', 'key'],
+    ['vault_id', 'created_at'], // partial: objects that are not settled yet
+    ['vault_id', 'next_at'],
+    ['vault_id', 'verified_at'],
+    ['vault_id', 'key)::text'], // in the order of bytes, through an index of its own
   ],
   blocks: [
     ['vault_id', 'hash'],
@@ -119,6 +193,7 @@ const keyColumns: Record<string, string[][]> = {
   files: [
     ['vault_id', 'archive_id', 'parent_id'],
     ['vault_id', 'archive_id', 'file_id'],
+    ['vault_id', 'archive_id', 'prune_after'],
   ],
   versions: [
     ['vault_id', 'archive_id', 'file_id'],
@@ -126,10 +201,29 @@ const keyColumns: Record<string, string[][]> = {
   ],
   commits: [
     ['vault_id', 'archive_id', 'commit_id'],
-    ['vault_id', 'archive_id', 'run_id'],
+    ['vault_id', 'archive_id'], // trimming reads an archive's, and those are a month's
   ],
   runs: [['vault_id', 'archive_id', 'run_id'], ['vault_id']],
   run_skipped: [['vault_id', 'archive_id', 'run_id']],
+  freed: [
+    ['vault_id', 'hash'],
+    ['vault_id', 'check_after'],
+  ],
+  freed_lists: [
+    ['vault_id', 'hash'],
+    ['vault_id', 'check_after'],
+  ],
+  lists: [['vault_id', 'hash']],
+  holds: [['vault_id']],
+  restores: [['vault_id', 'archive_id'], ['vault_id']],
+  usage_deltas: [['vault_id', 'delta_id'], ['vault_id']],
+  vault_usage: [['vault_id']],
+  damage: [['vault_id', 'hash'], ['vault_id']],
+  damage_versions: [
+    ['vault_id', 'hash'],
+    ['vault_id', 'archive_id', 'file_id'],
+  ],
+  alerts: [['vault_id']],
 };
 
 const cases = Object.keys(catalogs).flatMap((catalog) =>
@@ -153,6 +247,17 @@ test.each(cases)('$name reaches every table by key in a catalog that is $catalog
       wrong.push(`${node['Node Type']} on ${table}: ${condition}`);
   }
   expect(wrong).toEqual([]);
+});
+
+test.each([...findersOfVaults].map((name) => ({ name })))('$name reads along an index', async ({ name }) => {
+  const finder = declaredStatements().find((statement) => statement.name === name)!;
+  for (const catalog of Object.keys(catalogs)) {
+    const nodes = nodesOf(await planOf(finder, catalog)).filter((node) =>
+      engineTables.has(node['Relation Name'] ?? ''),
+    );
+    expect(nodes.length).toBeGreaterThan(1);
+    expect(nodes.map((node) => node['Node Type']).filter((type) => !/^Index (Only )?Scan$/.test(type))).toEqual([]);
+  }
 });
 
 test('every table of the engine has vault_id first in its primary key, and none cascades', async () => {
