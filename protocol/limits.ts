@@ -22,6 +22,10 @@ export const limits = {
   claimBlocksMax: 16_384,
   /** Hashes in one fetch. Bounds how long one response holds its place in the store's connection pool. */
   fetchBlocksMax: 4_096,
+  /** Lists in one upload: they are entered a few at a time, and the sender waits for all. */
+  uploadListsMax: 64,
+  /** Lists in one fetch: an answer of 32 MiB at most. */
+  fetchListsMax: 256,
 
   /** File states in one commit. */
   commitVersionsMax: 10_000,
@@ -29,12 +33,14 @@ export const limits = {
   commitHashesMax: 16_384,
   /** Bytes of a commit's body. 10,000 versions of about 500 bytes and 16,384 hashes fit five times over. */
   commitBodyBytesMax: 32 * MiB,
-  /**
-   * Blocks one version may name until lists exist: what one commit can lock. With blocks of 4 MiB
-   * (see `chunking`) that is a file of about 64 GiB; a larger one is refused by name.
-   */
+  /** Blocks one version may name directly: what one commit can lock. Agents name lists long before (see `listing`). */
   versionBlocksMax: 16_384,
-  /** Hashes in one list (lists are in the wire format, and refused until the server keeps them). */
+  /**
+   * Lists one version may name. Of blocks of 8 MiB (see `chunking`) and lists of 1,024 (see `listing`) that is a file
+   * of about 128 TiB; a larger one is refused by name.
+   */
+  versionListsMax: 16_384,
+  /** Hashes in one list. */
   listBlocksMax: 4_096,
 
   /** Bytes of a path, from its leading slash. */
@@ -50,7 +56,7 @@ export const limits = {
   pageEntriesMax: 1_000,
   /** Bytes of a message that is not an upload or a commit. Holds a full claim (512 KiB) and a full fetch. */
   messageBytesMax: 1 * MiB,
-  /** Bytes of one frame of a streamed answer: a version with 16,384 blocks is 512 KiB, and one entry always fits. */
+  /** Bytes of one frame of a streamed answer: a version with 16,384 blocks or lists is 512 KiB, and one entry always fits. */
   frameBytesMax: 4 * MiB,
   /** Nesting of a msgpack message. */
   messageDepthMax: 8,
@@ -68,3 +74,6 @@ export const chunking = [
   { fileBytesUpTo: 4 * 1024 * MiB, minBytes: 256 * KiB, averageBytes: 1 * MiB, maxBytes: 4 * MiB },
   { fileBytesUpTo: Number.POSITIVE_INFINITY, minBytes: 2 * MiB, averageBytes: 8 * MiB, maxBytes: 16 * MiB },
 ] as const;
+
+/** How a file's blocks are named: up to `directBlocksMax` by its version, more by lists of these sizes, in hashes. */
+export const listing = { directBlocksMax: 1_024, minBlocks: 256, averageBlocks: 1_024, maxBlocks: 4_096 } as const;

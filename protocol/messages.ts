@@ -41,7 +41,7 @@ const hashes = (lo: number, hi: number) =>
     `must be whole hashes of ${hashBytes} bytes`,
   );
 
-const noLists = (): Buffer => Buffer.alloc(0);
+const noHashes = (): Buffer => Buffer.alloc(0);
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 /** Milliseconds since the Unix epoch; files older than it have negative ones. */
 const moment = z.int().min(-8_640_000_000_000_000).max(8_640_000_000_000_000);
@@ -134,35 +134,53 @@ export const DevicesAnswer = z.object({
 
 // --- blocks -------------------------------------------------------------------------------------------------------
 
-export const ClaimRequest = z.strictObject({
-  blocks: hashes(0, limits.claimBlocksMax),
-  lists: hashes(0, limits.claimBlocksMax).default(noLists),
-});
+export const ClaimRequest = z
+  .strictObject({
+    blocks: hashes(0, limits.claimBlocksMax),
+    lists: hashes(0, limits.claimBlocksMax).default(noHashes),
+  })
+  .check((context) => {
+    const { blocks, lists } = context.value;
+    if (blocks.byteLength + lists.byteLength <= limits.claimBlocksMax * hashBytes) return;
+    const message = `blocks and lists together are more than ${limits.claimBlocksMax}`;
+    context.issues.push({
+      code: 'too_big',
+      origin: 'array',
+      maximum: limits.claimBlocksMax,
+      input: null,
+      path: ['lists'],
+      message,
+    });
+  });
 export type ClaimRequest = z.infer<typeof ClaimRequest>;
 
 export const ClaimAnswer = z.object({
   /** A bit per hash asked, in order, lowest bit of the first byte first; 1 = send it. */
   blocks: bytes(0, limits.claimBlocksMax / 8),
   lists: bytes(0, limits.claimBlocksMax / 8),
-  /** The blocks that need not be sent stay until then at least, so a commit may name them. */
+  /** The blocks and lists that need not be sent stay until then at least, so a commit may name them. */
   claimedUntil: moment,
+  /** The same as a duration in milliseconds, from when the request was sent: for a device whose clock is wrong. */
+  claimedForMs: count,
 });
 export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
 
-/** Opens an upload: 4 bytes big-endian length of this header, the header, then the blocks' bytes in this order. */
+/** Bytes of a list: whole hashes, at least one. */
+const listLength = z
+  .int()
+  .min(hashBytes)
+  .max(limits.listBlocksMax * hashBytes)
+  .refine((length) => length % hashBytes === 0, `must be whole hashes of ${hashBytes} bytes`);
+
+/**
+ * Opens an upload: 4 bytes big-endian length of this header, the header, then the blocks' bytes in this order, then
+ * the lists'. The blocks are stored first: a list may name those that come with it.
+ */
 export const UploadHeader = z.strictObject({
   blocks: hashes(0, limits.uploadBlocksMax),
   lengths: z.array(z.int().min(1).max(limits.blockBytesMax)).max(limits.uploadBlocksMax),
-  lists: hashes(0, limits.uploadBlocksMax).default(noLists),
-  listLengths: z
-    .array(
-      z
-        .int()
-        .min(hashBytes)
-        .max(limits.listBlocksMax * hashBytes),
-    )
-    .max(limits.uploadBlocksMax)
-    .default([]),
+  lists: hashes(0, limits.uploadListsMax).default(noHashes),
+  listLengths: z.array(listLength).max(limits.uploadListsMax).default([]),
 });
 export type UploadHeader = z.infer<typeof UploadHeader>;
 
@@ -170,12 +188,20 @@ export const UploadAnswer = z.object({
   /** Blocks written now, and blocks the vault had. */
   stored: count,
   known: count,
+  /** Lists written now; the vault had the others. */
+  listsStored: count,
+  /** Until then at least all of them stay; and the same in milliseconds from when the request was sent. */
   claimedUntil: moment,
+  claimedForMs: count,
 });
 export type UploadAnswer = z.infer<typeof UploadAnswer>;
 
 export const FetchRequest = z.strictObject({ blocks: hashes(1, limits.fetchBlocksMax) });
 export type FetchRequest = z.infer<typeof FetchRequest>;
+
+/** Lists come back as blocks do (block-frames.ts): the bytes of a list are its blocks' hashes. */
+export const ListFetchRequest = z.strictObject({ lists: hashes(1, limits.fetchListsMax) });
+export type ListFetchRequest = z.infer<typeof ListFetchRequest>;
 
 // --- versions and commits -----------------------------------------------------------------------------------------
 
@@ -190,8 +216,9 @@ const versionFields = {
   mtime: moment,
   /** Sealed by the agent: mode, owner, link target and the like. Empty for the record of a deletion. */
   attributes: bytes(0, limits.attributesBytesMax),
-  blocks: hashes(0, limits.versionBlocksMax).default(noLists),
-  lists: hashes(0, limits.versionBlocksMax).default(noLists),
+  /** The blocks that make up the content, in order; or, of a large file, the lists whose blocks do. */
+  blocks: hashes(0, limits.versionBlocksMax).default(noHashes),
+  lists: hashes(0, limits.versionListsMax).default(noHashes),
   /** The agent's MAC over all of the above and the archive; checked by whoever restores. */
   mac: bytes(32, 32),
   /** The record that this path is gone. Nothing but path, kind, mtime and mac is set then. */
@@ -285,6 +312,8 @@ export const RunStartAnswer = z.object({
   nextSeq: count,
   purgeEpoch: count,
   serverTime: moment,
+  /** Blocks of this archive's files are damaged: ask which (`GET .../damaged`), and read those files again. */
+  damaged: z.boolean().default(false),
 });
 export type RunStartAnswer = z.infer<typeof RunStartAnswer>;
 
@@ -334,6 +363,31 @@ export const RunFinishRequest = z.strictObject({
   skipped: z.array(SkippedFile).max(limits.runSkippedMax).default([]),
 });
 export type RunFinishRequest = z.infer<typeof RunFinishRequest>;
+
+/** A run as the server remembers it. */
+export const RunEntry = z.object({
+  run: count,
+  startedAt: moment,
+  /** Null while it goes on. */
+  finishedAt: moment.nullable(),
+  outcome: z.enum(runOutcomes).nullable(),
+  reason: z.string(),
+  /** As the agent last told them; null when it never did. */
+  counts: runCounts.nullable(),
+  /** The archive's newest seq when it began: `versions?seq=` with it shows the archive just before this run. */
+  beforeSeq: count,
+  /** It changed or deleted an unusual share of the files that were there. */
+  suspicious: z.boolean(),
+});
+export type RunEntry = z.infer<typeof RunEntry>;
+
+/** Runs of an archive, newest first. `before` of the next page is the last run of this one. */
+export const RunsAnswer = z.object({ runs: z.array(RunEntry), more: z.boolean() });
+export type RunsAnswer = z.infer<typeof RunsAnswer>;
+
+/** Paths whose latest version names damaged blocks, in byte order. `after` of the next page is the last of this one. */
+export const DamagedAnswer = z.object({ paths: z.array(pathBytes), more: z.boolean() });
+export type DamagedAnswer = z.infer<typeof DamagedAnswer>;
 
 /** Answers that say nothing but yes. */
 export const EmptyAnswer = z.object({});

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
 import { decodeBlockFrames, encodeBlockFrameHeader, encodeBlockFramesEnd } from './block-frames.ts';
 import { sha256 } from './hashes.ts';
-import { limits } from './limits.ts';
+import { limits, listing } from './limits.ts';
 import { ClaimAnswer, ClaimRequest, CommitAnswer, CommitRequest } from './messages.ts';
 import { encodeUpload, readUploadHeader } from './upload.ts';
 import { ByteReader, decodeMessage, encodeFrame, encodeMessage } from './wire.ts';
@@ -19,19 +19,24 @@ const examples = [...page.matchAll(/```\n(.*?)```/gs)].map(([, text]) =>
     ),
   ),
 );
-const [claim, claimAnswer, upload, commit, commitAnswer, end, fetched] = examples;
+const [claim, claimAnswer, upload, listUpload, commit, commitAnswer, end, fetched] = examples;
 
 const abc = Buffer.from('abc');
 const defg = Buffer.from('defg');
 
-test('the page has seven examples', () => {
-  expect(examples).toHaveLength(7);
+test('the page has eight examples', () => {
+  expect(examples).toHaveLength(8);
 });
 
 test('a claim and its answer', () => {
   expect(encodeMessage({ blocks: Buffer.concat([sha256(abc), sha256(defg)]) })).toEqual(claim);
   expect(decodeMessage(ClaimRequest, claim!).blocks).toEqual(Buffer.concat([sha256(abc), sha256(defg)]));
-  const answer = { blocks: Buffer.of(0b10), lists: Buffer.alloc(0), claimedUntil: Date.UTC(2026, 0, 1) };
+  const answer = {
+    blocks: Buffer.of(0b10),
+    lists: Buffer.alloc(0),
+    claimedUntil: Date.UTC(2026, 0, 1),
+    claimedForMs: 7 * 24 * 3_600_000,
+  };
   expect(encodeMessage(answer)).toEqual(claimAnswer);
   expect(decodeMessage(ClaimAnswer, claimAnswer!)).toEqual(answer);
 });
@@ -46,6 +51,26 @@ test('an upload', async () => {
   );
   expect(await readUploadHeader(reader, upload!.byteLength)).toMatchObject({ lengths: [3, 4] });
   expect(Buffer.concat(await Array.fromAsync(reader.remaining()))).toEqual(Buffer.from('abcdefg'));
+});
+
+test('an upload of a block and a list', async () => {
+  const blocks = Buffer.concat([sha256(abc), sha256(defg)]);
+  const list = { hash: sha256(blocks), blocks };
+  expect(Buffer.concat(encodeUpload([{ hash: sha256(defg), bytes: defg }], [list]).chunks)).toEqual(listUpload);
+  const reader = new ByteReader(
+    (async function* () {
+      yield listUpload!;
+    })(),
+  );
+  expect(await readUploadHeader(reader, listUpload!.byteLength)).toEqual({
+    blocks: sha256(defg),
+    lengths: [4],
+    lists: list.hash,
+    listLengths: [64],
+  });
+  expect(Buffer.concat(await Array.fromAsync(reader.pieces(4)))).toEqual(defg);
+  expect(await reader.read(64)).toEqual(blocks);
+  await reader.end();
 });
 
 test('a commit and its answer', () => {
@@ -92,6 +117,11 @@ test("the bounds the page names are the code's", () => {
     limits.claimBlocksMax,
     limits.fetchBlocksMax,
     limits.versionBlocksMax,
+    limits.versionListsMax,
+    limits.uploadListsMax,
+    limits.fetchListsMax,
+    limits.listBlocksMax,
+    listing.directBlocksMax,
   ]) {
     expect(page).toContain(bound.toLocaleString('en-US').replace(/^512$/, '512'));
   }

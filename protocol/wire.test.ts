@@ -163,6 +163,37 @@ test('a reader gives exact counts, and what it holds before what is still to com
   expect(await reader.read(1, { orEnd: true })).toBeNull();
 });
 
+test('a reader gives a part in pieces, then the next, and knows whether that was all', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.uint8Array({ maxLength: 9 }), { maxLength: 12 }),
+      fc.array(fc.nat({ max: 7 }), { maxLength: 12 }),
+      async (chunks, parts) => {
+        const all = Buffer.concat(chunks);
+        const reader = new ByteReader(
+          (async function* () {
+            yield* chunks;
+          })(),
+        );
+        let at = 0;
+        for (const [turn, length] of parts.entries()) {
+          const left = all.byteLength - at;
+          const read = async (): Promise<Buffer | null> =>
+            turn % 2 === 0 ? Buffer.concat(await Array.fromAsync(reader.pieces(length))) : reader.read(length);
+          if (length > left) {
+            await expect(read()).rejects.toMatchObject(malformed);
+            return;
+          }
+          expect(await read()).toEqual(all.subarray(at, at + length));
+          at += length;
+        }
+        if (at < all.byteLength) await expect(reader.end()).rejects.toMatchObject(malformed);
+        else await reader.end();
+      },
+    ),
+  );
+});
+
 test('a problem read from a response is the one that was sent; an answer of something else becomes the nearest one', () => {
   const sent = new Problem('blocks_missing', 'two are missing', { field: 'versions', missing: ['00'] });
   const read = problemFromResponse(409, Buffer.from(JSON.stringify(sent)), '7');

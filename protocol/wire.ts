@@ -187,6 +187,31 @@ export class ByteReader {
     return joined.subarray(0, count);
   }
 
+  /**
+   * The next `count` bytes as the source gives them, without joining them. What is not taken of them is lost.
+   * @throws Problem malformed_request when the source ends first
+   */
+  async *pieces(count: number): AsyncGenerator<Uint8Array> {
+    for (let left = count; left > 0; ) {
+      if (this.#rest.byteLength === 0) {
+        const next = await this.#source.next();
+        if (next.done) throw new Problem('malformed_request', `the body ends ${left} bytes early`, { field: 'body' });
+        this.#rest = Buffer.from(next.value.buffer, next.value.byteOffset, next.value.byteLength);
+      }
+      const piece = this.#rest.subarray(0, left);
+      this.#rest = this.#rest.subarray(piece.byteLength);
+      left -= piece.byteLength;
+      if (piece.byteLength > 0) yield piece;
+    }
+  }
+
+  /** Waits for the source's end. @throws Problem malformed_request when more bytes come */
+  async end(): Promise<void> {
+    for await (const bytes of this.remaining())
+      if (bytes.byteLength > 0)
+        throw new Problem('malformed_request', 'the body is longer than it says', { field: 'body' });
+  }
+
   /** The bytes already taken from the source, then the rest of it. */
   async *remaining(): AsyncGenerator<Uint8Array> {
     if (this.#rest.byteLength > 0) yield this.#rest;

@@ -5,6 +5,8 @@
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { zstdCompressSync } from 'node:zlib';
+import { listing } from '../limits.ts';
+import { ListCutter } from '../lists.ts';
 import {
   createChunker,
   deriveKeys,
@@ -298,6 +300,33 @@ function chunkCase({ name, key, sizes, plain }: (typeof chunkCases)[number]): ob
 write('chunks.json', {
   about: `Content-defined cuts. ${plainNote} ends: the offset behind each chunk.`,
   cases: chunkCases.map(chunkCase),
+});
+
+// --- lists ----------------------------------------------------------------------------------------------------------
+
+const smallLists = { minBlocks: 4, averageBlocks: 16, maxBlocks: 64 };
+const listCases = [
+  { name: 'small sizes', sizes: smallLists, hashes: { name: 'block', count: 500 } },
+  { name: 'shorter than the least', sizes: smallLists, hashes: { name: 'block', count: 3 } },
+  { name: 'one hash again and again', sizes: smallLists, hashes: { name: 'block', count: 200, repeated: true } },
+  { name: 'the sizes of files', sizes: listing, hashes: { name: 'block', count: 5_000 } },
+];
+write('lists.json', {
+  about:
+    'Lists of hashes. hashes: the SHA-256 of the texts "name 0", "name 1", ... (repeated: "name 0" each time). ends: how many hashes there are up to the end of each list; lists: the names of the lists.',
+  cases: listCases.map(({ name, sizes, hashes }) => {
+    const cutter = new ListCutter(sizes);
+    const lists = second.hashesOf(hashes).flatMap((hash) => cutter.add(hash) ?? []);
+    lists.push(...[cutter.finish() ?? []].flat());
+    let end = 0;
+    return {
+      name,
+      sizes,
+      hashes,
+      ends: lists.map((list) => (end += list.blocks.byteLength / 32)),
+      lists: lists.map((list) => hex(list.hash)),
+    };
+  }),
 });
 
 // --- version MAC ----------------------------------------------------------------------------------------------------

@@ -125,6 +125,31 @@ export function cutPoints(
   return cuts;
 }
 
+/** Where lists of hashes end, in hashes. */
+export function listEnds(
+  sizes: { minBlocks: number; averageBlocks: number; maxBlocks: number },
+  hashes: readonly Buffer[],
+): number[] {
+  const ends: number[] = [];
+  let length = 0;
+  hashes.forEach((hash, at) => {
+    length++;
+    const first = Number.parseInt(hash.toString('hex').slice(0, 8), 16);
+    const chosen = length >= sizes.minBlocks && first < Math.floor(2 ** 32 / (sizes.averageBlocks - sizes.minBlocks));
+    if (!chosen && length < sizes.maxBlocks && at < hashes.length - 1) return;
+    ends.push(at + 1);
+    length = 0;
+  });
+  return ends;
+}
+
+/** The hashes the vector files describe: of the texts `name 0`, `name 1`, ...; `repeated`: `name 0` each time. */
+export function hashesOf(source: { name: string; count: number; repeated?: boolean }): Buffer[] {
+  return Array.from({ length: source.count }, (_, i) =>
+    createHash('sha256').update(`${source.name} ${source.repeated ? 0 : i}`).digest(),
+  );
+}
+
 export interface Version {
   path: Uint8Array;
   kind: 'file' | 'directory' | 'symlink';

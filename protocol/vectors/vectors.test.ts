@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
+import { ListCutter } from '../lists.ts';
 import {
   chunksOf,
   deriveKeys,
@@ -131,6 +132,25 @@ describe('chunks.json', () => {
       for await (const chunk of chunksOf(source(), deriveKeys(bytes(item.vaultKey)).gear, item.sizes))
         ends.push((ends.at(-1) ?? 0) + chunk.length);
       expect(ends).toEqual(item.ends);
+    });
+  }
+});
+
+describe('lists.json', () => {
+  for (const item of read('lists.json').cases) {
+    const hashes = second.hashesOf(item.hashes);
+    test(`second implementation: ${item.name}`, () => {
+      const ends = second.listEnds(item.sizes, hashes);
+      expect(ends).toEqual(item.ends);
+      expect(ends.map((end, i) => sha256(Buffer.concat(hashes.slice(ends[i - 1] ?? 0, end))))).toEqual(item.lists);
+    });
+    test(`ListCutter: ${item.name}`, () => {
+      const cutter = new ListCutter(item.sizes);
+      const lists = hashes.flatMap((hash) => cutter.add(hash) ?? []);
+      const last = cutter.finish();
+      if (last) lists.push(last);
+      expect(lists.map((list) => list.hash.toString('hex'))).toEqual(item.lists);
+      expect(Buffer.concat(lists.map((list) => list.blocks))).toEqual(Buffer.concat(hashes));
     });
   }
 });
