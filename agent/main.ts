@@ -5,6 +5,7 @@ import { addList } from './commands/list.ts';
 import { createOutput, exitCodes, reportError } from './commands/output.ts';
 import { addRegister } from './commands/register.ts';
 import { addRestore } from './commands/restore.ts';
+import { addRuns } from './commands/runs.ts';
 import { addStatus } from './commands/status.ts';
 import { agentVersion } from './commands/version.ts';
 import { addVersions } from './commands/versions.ts';
@@ -36,6 +37,7 @@ addWatch(program);
 addRestore(program);
 addList(program);
 addVersions(program);
+addRuns(program);
 addStatus(program);
 addRegister(program);
 for (const command of program.commands) {

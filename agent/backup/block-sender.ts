@@ -1,10 +1,12 @@
 /**
  * Brings sealed blocks to the server: asks which are wanted (claim), gathers those into uploads, and sends a few
- * uploads at a time. It holds a bounded number of bytes: whoever adds more waits. What a barrier has passed, the
- * server has promised to keep, so that a commit may name it.
+ * uploads at a time; and lists, each after the blocks it names. It holds a bounded number of bytes: whoever adds more
+ * waits. What a barrier has passed, the server has promised to keep, so that a commit may name it.
  */
 import { bitAt, hashKey, joinHashes } from '../../protocol/hashes.ts';
 import { limits } from '../../protocol/limits.ts';
+import type { List } from '../../protocol/lists.ts';
+import { Problem } from '../../protocol/problems.ts';
 import type { SealedBlock } from '../../protocol/upload.ts';
 import type { Client } from '../client/client.ts';
 import { RecentHashes } from './recent-hashes.ts';
@@ -32,6 +34,11 @@ const claimBytes = 3 * MiB;
 const claimBlocks = 4_096;
 /** About 100 bytes each: 7 MiB at most. A hash that was forgotten is asked about again, nothing worse. */
 const recentLeast = 32_768;
+/** The same for lists, which a file of one block over and over repeats. */
+const recentListsLeast = 1_024;
+/** Lists that wait for their blocks, or are under way: 128 KiB each at most. */
+const listsWaitingMax = 8;
+const none = Buffer.alloc(0);
 
 interface HeldBlock extends SealedBlock, SlabBlock {
   bytes: Buffer;
@@ -43,8 +50,11 @@ export class BlockSender {
   readonly #options: SenderOptions;
   readonly #slabs: Slabs;
   readonly #recent = new RecentHashes(recentLeast);
+  readonly #recentLists = new RecentHashes(recentListsLeast);
+  readonly #onPromise: (claimedForMs: number) => void;
   readonly #claims = new Set<Promise<void>>();
   readonly #uploads = new Set<Promise<void>>();
+  readonly #lists = new Set<Promise<void>>();
   readonly #waiting: (() => void)[] = [];
   #asking: HeldBlock[] = [];
   #askingBytes = 0;
@@ -53,11 +63,17 @@ export class BlockSender {
   #failure: Error | null = null;
 
   /** Sealed bytes acknowledged, and plain bytes that needed no sending because this run or the server had them. */
-  readonly counts = { blocksSent: 0, bytesSent: 0, blocksKnown: 0, plainBytesKnown: 0 };
+  readonly counts = { blocksSent: 0, bytesSent: 0, blocksKnown: 0, plainBytesKnown: 0, listsSent: 0, listsKnown: 0 };
 
-  constructor(client: Pick<Client, 'claim' | 'upload'>, options: SenderOptions = defaultSenderOptions) {
+  /** @param onPromise told with every answer how long the server keeps what it was asked about or sent */
+  constructor(
+    client: Pick<Client, 'claim' | 'upload'>,
+    options: SenderOptions = defaultSenderOptions,
+    onPromise: (claimedForMs: number) => void = () => undefined,
+  ) {
     this.#client = client;
     this.#options = options;
+    this.#onPromise = onPromise;
     this.#slabs = new Slabs(options.heldBytesMax);
   }
 
@@ -70,8 +86,7 @@ export class BlockSender {
     for (;;) {
       this.#throwFailure();
       if (this.#recent.has(key)) {
-        this.counts.blocksKnown++;
-        this.counts.plainBytesKnown += plainBytes;
+        this.addKnown(plainBytes);
         return;
       }
       const held = this.#slabs.take(bytes);
@@ -87,18 +102,79 @@ export class BlockSender {
     if (this.#askingBytes >= claimBytes || this.#asking.length >= claimBlocks) this.#startClaim();
   }
 
-  /** Resolves when every block added before this call is stored or claimed. @throws the error that broke sending */
+  /** Counts a block that the server is known to have without asking. */
+  addKnown(plainBytes: number): void {
+    this.counts.blocksKnown++;
+    this.counts.plainBytesKnown += plainBytes;
+  }
+
+  /**
+   * Takes a list all of whose blocks were added before, or are known. Resolves when there is room for it; it is stored in the
+   * background, once its blocks are.
+   * @throws the error that broke sending
+   */
+  async addList(list: List): Promise<void> {
+    while (this.#lists.size >= listsWaitingMax && !this.#failure) await Promise.race(this.#lists);
+    this.#throwFailure();
+    const key = hashKey(list.hash);
+    if (this.#recentLists.has(key)) {
+      this.counts.listsKnown++;
+      return;
+    }
+    this.#recentLists.add(key);
+    const stored = this.#blocksSettled();
+    this.#track(this.#lists, async () => {
+      await stored;
+      if (!this.#failure) await this.#storeList(list);
+    });
+  }
+
+  /**
+   * Resolves when every block and list added before this call is stored or claimed; but for a list of which the server
+   * lost a block meanwhile, which the commit then misses. @throws the error that broke sending
+   */
   async barrier(): Promise<void> {
+    const lists = [...this.#lists];
+    await this.#blocksSettled();
+    await Promise.all(lists);
+    this.#throwFailure();
+  }
+
+  /** These blocks have to be asked about anew: the server said it misses them. */
+  forget(hashes: readonly Uint8Array[]): void {
+    for (const hash of hashes) this.#recent.delete(hashKey(hash));
+  }
+
+  /** Everything has to be asked about anew. */
+  forgetAll(): void {
+    this.#recent.clear();
+    this.#recentLists.clear();
+  }
+
+  /** Resolves when nothing of what was added before is on its way any more. */
+  async #blocksSettled(): Promise<void> {
     this.#startClaim();
     await Promise.all(this.#claims);
     this.#startUploads(1);
     await Promise.all(this.#uploads);
-    this.#throwFailure();
   }
 
-  /** These have to be asked about anew: the server said it misses them. */
-  forget(hashes: readonly Uint8Array[]): void {
-    for (const hash of hashes) this.#recent.delete(hashKey(hash));
+  async #storeList(list: List): Promise<void> {
+    const answer = await this.#client.claim(none, list.hash);
+    this.#onPromise(answer.claimedForMs);
+    if (!bitAt(answer.lists, 0)) {
+      this.counts.listsKnown++;
+      return;
+    }
+    try {
+      this.#onPromise((await this.#client.upload([], [list])).claimedForMs);
+      this.counts.listsSent++;
+    } catch (error) {
+      if (!(error instanceof Problem && error.code === 'blocks_missing')) throw error;
+      // Promised or referenced, and lost all the same. Only the file has them still: its commit will miss the list, and reads it again.
+      this.forget(missingHashes(error.extras));
+      this.#recentLists.delete(hashKey(list.hash));
+    }
   }
 
   #pushOut(): void {
@@ -113,14 +189,14 @@ export class BlockSender {
     this.#askingBytes = 0;
     this.#track(this.#claims, async () => {
       const answer = await this.#client.claim(joinHashes(asked.map((block) => block.hash)));
+      this.#onPromise(answer.claimedForMs);
       for (const [index, block] of asked.entries()) {
         if (bitAt(answer.blocks, index)) {
           this.#wanted.push(block);
           this.#wantedBytes += block.bytes.byteLength;
         } else {
           this.#slabs.release(block);
-          this.counts.blocksKnown++;
-          this.counts.plainBytesKnown += block.plainBytes;
+          this.addKnown(block.plainBytes);
         }
       }
       this.#startUploads(this.#options.uploadBytes);
@@ -143,7 +219,7 @@ export class BlockSender {
       this.#track(this.#uploads, async () => {
         await turn;
         if (this.#failure) return;
-        await this.#client.upload(blocks);
+        this.#onPromise((await this.#client.upload(blocks)).claimedForMs);
         const bytes = blocks.reduce((sum, block) => sum + block.bytes.byteLength, 0);
         // Answered, so the server has read them all; what an earlier try of this upload may still send is thrown away.
         for (const block of blocks) this.#slabs.release(block);
@@ -183,10 +259,18 @@ export class BlockSender {
   }
 }
 
-/** The hashes a `blocks_missing` problem names. */
+/** The blocks a `blocks_missing` problem names. */
 export function missingHashes(extras: Record<string, unknown>): Buffer[] {
-  const missing = Array.isArray(extras.missing) ? extras.missing : [];
-  return missing
+  return hashesIn(extras.missing);
+}
+
+/** The lists it names. */
+export function missingLists(extras: Record<string, unknown>): Buffer[] {
+  return hashesIn(extras.missingLists);
+}
+
+function hashesIn(named: unknown): Buffer[] {
+  return (Array.isArray(named) ? named : [])
     .filter((hex): hex is string => typeof hex === 'string' && /^[0-9a-f]{64}$/.test(hex))
     .map((hex) => Buffer.from(hex, 'hex'));
 }

@@ -13,16 +13,16 @@ import type { Client } from '../client/client.ts';
 import { letGoOfMany } from '../files/memory.ts';
 import type { FileState } from '../files/types.ts';
 import type { Cache, PendingFile } from '../state/cache.ts';
-import { type BlockSender, missingHashes } from './block-sender.ts';
+import { type BlockSender, missingHashes, missingLists } from './block-sender.ts';
 
 /** As it travels: what is empty or false is left out. */
 export type OutgoingVersion = Pick<VersionMessage, 'path' | 'kind' | 'size' | 'mtime' | 'attributes' | 'mac'> &
-  Partial<Pick<VersionMessage, 'blocks' | 'deleted'>>;
+  Partial<Pick<VersionMessage, 'blocks' | 'lists' | 'deleted'>>;
 
 export interface Entry {
   pending: PendingFile;
   version: OutgoingVersion;
-  /** Where its content can be read again, should the server miss a block; null for what has none. */
+  /** Where its content can be read again, should the server miss a block or list; null for what has none. */
   source: FileState | null;
 }
 
@@ -75,9 +75,10 @@ export class Committer {
 
   /** Takes an entry whose blocks were all added to the sender. May wait for earlier batches. @throws what broke committing */
   async add(entry: Entry): Promise<void> {
-    const named = distinct(entry.pending.blocks);
-    const bytes =
-      300 + entry.version.path.byteLength + entry.version.attributes.byteLength + entry.pending.blocks.byteLength;
+    const { path, attributes } = entry.version;
+    const named = namesOf(entry.pending);
+    const namesBytes = entry.pending.blocks.byteLength + entry.pending.lists.byteLength;
+    const bytes = 300 + path.byteLength + attributes.byteLength + namesBytes;
     const fresh = [...named].filter((key) => !this.#hashes.has(key)).length;
     if (
       this.#batch.size > 0 &&
@@ -162,7 +163,7 @@ export class Committer {
         cache.dropPendingCommit();
         if (round >= roundsMax) throw error;
         if (error.code === 'blocks_missing')
-          entries = await this.#withMissingSent(entries, missingHashes(error.extras));
+          entries = await this.#withMissingSent(entries, missingHashes(error.extras), missingLists(error.extras));
         else if (error.code === 'archive_changed')
           this.#purgeEpoch = await this.#world.onArchiveChanged(Number(error.extras.purgeEpoch));
         else throw error;
@@ -170,13 +171,15 @@ export class Committer {
     }
   }
 
-  /** Reads again the files whose blocks the server misses, and sends those blocks again. */
-  async #withMissingSent(entries: Entry[], missing: Buffer[]): Promise<Entry[]> {
-    const keys = new Set(missing.map((hash) => hashKey(hash)));
-    this.#world.sender.forget(missing);
+  /** Reads again the files whose blocks or lists the server misses, and sends what it then asks for. */
+  async #withMissingSent(entries: Entry[], blocks: Buffer[], lists: Buffer[]): Promise<Entry[]> {
+    const keys = new Set([...blocks, ...lists].map((hash) => hashKey(hash)));
+    // Which of a list's blocks are missing is not said: every block is asked about anew.
+    if (lists.length > 0) this.#world.sender.forgetAll();
+    else this.#world.sender.forget(blocks);
     const made: Entry[] = [];
     for (const entry of entries) {
-      const touched = [...distinct(entry.pending.blocks)].some((key) => keys.has(key));
+      const touched = [...namesOf(entry.pending)].some((key) => keys.has(key));
       const again = touched && entry.source ? await this.#world.restore(entry) : entry;
       if (again) made.push(again);
     }
@@ -189,8 +192,10 @@ export class Committer {
   }
 }
 
-function distinct(blocks: Buffer): Set<string> {
+/** The distinct blocks or lists that a file's version names, as keys. */
+function namesOf({ blocks, lists }: PendingFile): Set<string> {
   const keys = new Set<string>();
-  for (let index = 0; index < hashCount(blocks); index++) keys.add(hashKeyAt(blocks, index));
+  for (const hashes of [blocks, lists])
+    for (let index = 0; index < hashCount(hashes); index++) keys.add(hashKeyAt(hashes, index));
   return keys;
 }

@@ -15,7 +15,7 @@ export interface EntryWorld {
 }
 
 /** What the cache will remember of a file once its commit is acknowledged. */
-export function pendingOf({ file, blocks, readAtMs }: StoredContent): PendingFile {
+export function pendingOf({ file, blocks, lists, readAtMs }: StoredContent): PendingFile {
   const { path, kind, size, mtimeMs, mtimeNs, ctimeNs, inode } = file;
   const trusted = isStatTrustworthy(file, readAtMs);
   return {
@@ -30,6 +30,7 @@ export function pendingOf({ file, blocks, readAtMs }: StoredContent): PendingFil
     trusted,
     attributesDigest: sha256(file.attributes),
     blocks,
+    lists,
   };
 }
 
@@ -48,6 +49,7 @@ export function deletionOf({ path, kind }: Pick<PendingFile, 'path' | 'kind'>, n
     trusted: false,
     attributesDigest: none,
     blocks: none,
+    lists: none,
   };
 }
 
@@ -58,7 +60,7 @@ export function isSameVersion(cache: Cache, cached: CachedFile, now: PendingFile
     cached.size === now.size &&
     cached.mtimeMs === now.mtimeMs &&
     cached.attributesDigest.equals(now.attributesDigest) &&
-    cache.blocksOf(cached.id).equals(now.blocks)
+    cache.hasContent(cached.id, now)
   );
 }
 
@@ -68,7 +70,7 @@ export function makeEntry(world: EntryWorld, pending: PendingFile, source: FileS
   const attributes = source
     ? seal(keys, { type: 'attributes', vault, generation: keyGeneration }, source.attributes)
     : none;
-  const { path, kind, size, mtimeMs: mtime, blocks, deleted } = pending;
+  const { path, kind, size, mtimeMs: mtime, blocks, lists, deleted } = pending;
   const mac = versionMac(keys, world.archive, {
     path,
     kind,
@@ -76,7 +78,7 @@ export function makeEntry(world: EntryWorld, pending: PendingFile, source: FileS
     mtime,
     attributes,
     blocks,
-    lists: none,
+    lists,
     deleted,
   });
   const version = {
@@ -87,6 +89,7 @@ export function makeEntry(world: EntryWorld, pending: PendingFile, source: FileS
     attributes,
     mac,
     ...(blocks.byteLength > 0 ? { blocks } : {}),
+    ...(lists.byteLength > 0 ? { lists } : {}),
     ...(deleted ? { deleted } : {}),
   };
   return { pending, version, source };

@@ -10,6 +10,9 @@ export interface Counts extends RunCounts {
   bytesKnown: number;
   blocksSent: number;
   blocksKnown: number;
+  /** Lists of large files. */
+  listsSent: number;
+  listsKnown: number;
 }
 
 export type Phase = 'starting' | 'comparing' | 'backing_up' | 'deletions' | 'ending';
@@ -42,6 +45,8 @@ export function newProgress(): Progress {
       bytesKnown: 0,
       blocksSent: 0,
       blocksKnown: 0,
+      listsSent: 0,
+      listsKnown: 0,
     },
   };
 }

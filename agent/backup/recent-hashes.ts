@@ -19,6 +19,11 @@ export class RecentHashes {
     this.#young = new Set();
   }
 
+  clear(): void {
+    this.#young = new Set();
+    this.#old = new Set();
+  }
+
   delete(key: string): void {
     this.#young.delete(key);
     this.#old.delete(key);

@@ -33,9 +33,10 @@ export async function reconcile(
       if (version.deleted) continue;
       // A server that shows what we never committed must not make us believe that a file is stored.
       if (!verifyVersionMac(world.keys, world.archive, version)) continue;
-      const { path, kind, size, mtime, blocks } = version;
+      const { path, kind, size, mtime, blocks, lists } = version;
+      const digest = attributesDigest(world, version.attributes);
       world.cache.reconcileVersion(
-        { path, kind, size, mtimeMs: mtime, blocks, attributesDigest: attributesDigest(world, version.attributes) },
+        { path, kind, size, mtimeMs: mtime, blocks, lists, attributesDigest: digest },
         version.seq,
         mark,
         generationIfNew,

@@ -1,4 +1,4 @@
-import { limits } from '../../protocol/limits.ts';
+import { limits, listing } from '../../protocol/limits.ts';
 import { printablePath } from '../../protocol/paths.ts';
 import { Problem } from '../../protocol/problems.ts';
 import { deriveKeys } from '../../protocol/sealing/index.ts';
@@ -12,16 +12,18 @@ import { walk } from '../files/walk.ts';
 import type { Cache, CachedFile } from '../state/cache.ts';
 import type { Registration } from '../state/registration.ts';
 import { BlockSender, defaultSenderOptions, type SenderOptions } from './block-sender.ts';
+import { ClaimRenewals } from './claim-renewals.ts';
 import { Committer, type CommitterOptions, defaultCommitterOptions, type Entry } from './committer.ts';
 import { isUnchanged } from './compare.ts';
+import type { ContentNaming } from './content-names.ts';
 import { CpuPacer } from './cpu-pacer.ts';
 import { deletionOf, type EntryWorld, isSameVersion, makeEntry, pendingOf } from './entries.ts';
 import { HardLinks } from './hard-links.ts';
 import { type Counts, newProgress, type Progress, runCounts } from './progress.ts';
 import { acceptRoot } from './root-accept.ts';
 import { RunLog } from './run-log.ts';
-import { archiveChanged, startRun } from './start.ts';
-import { type ContentWorld, storeContent } from './store-content.ts';
+import { archiveChanged, type StartedRun, startRun } from './start.ts';
+import { type ContentWorld, type StoredContent, storeContent } from './store-content.ts';
 
 export interface BackupOptions {
   client: Client;
@@ -40,6 +42,7 @@ export interface BackupOptions {
   cpuShare?: number;
   sender?: Partial<SenderOptions>;
   committer?: Partial<CommitterOptions>;
+  naming?: Partial<ContentNaming>;
   /** Stops the run at the next file; requests under way are finished and what is complete is committed. */
   signal?: AbortSignal;
   /** Filled as the run goes. */
@@ -79,8 +82,10 @@ interface Run {
 }
 
 const MiB = 1024 * 1024;
+const none = Buffer.alloc(0);
 const tellEveryMs = 30_000;
 const commitCheckEveryMs = 2_000;
+const renewalCheckEveryMs = 500;
 /** Weights of files read side by side: sixteen small ones, eight below a MiB, two of some MiB, or a large one alone. */
 const jobsWeightMax = 16;
 
@@ -101,7 +106,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
   const end = (outcome: BackupResult['outcome'], reason: string): void =>
     cache.endRun(generation, { now: Date.now(), outcome, reason, counts: progress.counts });
 
-  let started: { run: number; purgeEpoch: number; reconciled: string | null };
+  let started: StartedRun;
   try {
     progress.phase = 'comparing';
     started = await startRun({ client, cache, keys, vault, archive }, options.roots, options.signal);
@@ -112,7 +117,9 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
   const run = createRun(options, progress, { generation, keys, ...started });
   const timers = [
     setInterval(() => void run.committer.closeIfDue().catch(() => undefined), commitCheckEveryMs),
-    setInterval(() => void run.log.tell().catch(() => undefined), tellEveryMs), // a broken server shows in what must not fail
+    // A broken server shows in what must not fail.
+    setInterval(() => void run.log.tell().catch(() => undefined), tellEveryMs),
+    setInterval(() => void run.content.renewals.renewIfDue().catch(() => undefined), renewalCheckEveryMs),
   ];
   try {
     const interrupted = await work(run);
@@ -142,12 +149,18 @@ function createRun(
   start: { generation: number; keys: ContentWorld['keys']; run: number; purgeEpoch: number },
 ): Run {
   const { client, cache, registration } = options;
-  const sender = new BlockSender(client, { ...defaultSenderOptions, ...options.sender });
+  const renewals = new ClaimRenewals(client);
+  const sender = new BlockSender(client, { ...defaultSenderOptions, ...options.sender }, (claimedForMs) =>
+    renewals.learn(claimedForMs),
+  );
   const content: ContentWorld = {
+    client,
     keys: start.keys,
     vault: registration.vault,
     keyGeneration: registration.keyGeneration,
     sender,
+    renewals,
+    naming: { ...listing, ...options.naming },
     pacer: options.cpuShare ? new CpuPacer(options.cpuShare) : null,
     onRead: (bytes) => {
       progress.counts.bytesRead += bytes;
@@ -228,6 +241,8 @@ async function work(run: Run): Promise<boolean> {
   await run.committer.finish();
   if (signal?.aborted) return true;
   await recordDeletions(run);
+  // What no commit waits for: a file that is as the archive has it was read again, and the server asked for its blocks.
+  await run.sender.barrier();
   return false;
 }
 
@@ -276,7 +291,7 @@ async function takeFile(run: Run, file: FileState): Promise<void> {
     }
     await run.jobs.add(weightOf(file), () => storeFile(run, file, cached));
   } else {
-    await offer(run, { file, blocks: Buffer.alloc(0), readAtMs: Date.now() }, cached);
+    await offer(run, { file, blocks: none, lists: none, readAtMs: Date.now() }, cached);
   }
 }
 
@@ -287,10 +302,14 @@ function weightOf(file: FileState): number {
 }
 
 async function storeFile(run: Run, file: FileState, cached: CachedFile | null): Promise<void> {
+  const { cache, rehash, signal } = run.options;
+  // Of a file that is read because the server has damaged blocks of it, or to be sure, every block is asked about.
+  const isWell = cached?.trusted && !rehash;
+  const previousLists = isWell ? cache.contentOf(cached.id).lists : none;
   try {
     await offer(
       run,
-      await run.links.contentOf(file, () => storeContent(run.content, file, run.options.signal)),
+      await run.links.contentOf(file, () => storeContent(run.content, file, { previousLists, signal })),
       cached,
     );
   } catch (error) {
@@ -300,11 +319,7 @@ async function storeFile(run: Run, file: FileState, cached: CachedFile | null): 
 }
 
 /** Hands a file state to the committer, unless the archive has the very same already. */
-async function offer(
-  run: Run,
-  content: { file: FileState; blocks: Buffer; readAtMs: number },
-  cached: CachedFile | null,
-): Promise<void> {
+async function offer(run: Run, content: StoredContent, cached: CachedFile | null): Promise<void> {
   const { file } = content;
   const pending = pendingOf(content);
   if (cached && isSameVersion(run.options.cache, cached, pending)) {
@@ -346,8 +361,8 @@ async function recordDeletions(run: Run): Promise<void> {
 }
 
 function updateCounts(run: Run): void {
-  const { bytesSent, blocksSent, blocksKnown, plainBytesKnown } = run.sender.counts;
-  Object.assign(run.progress.counts, { bytesSent, blocksSent, blocksKnown, bytesKnown: plainBytesKnown });
+  const { plainBytesKnown, ...counts } = run.sender.counts;
+  Object.assign(run.progress.counts, { ...counts, bytesKnown: plainBytesKnown });
 }
 
 /** The server learns why, if it can be reached; the run's own error is the one to report. */

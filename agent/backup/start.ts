@@ -3,6 +3,7 @@
  * knows the last commit we saw acknowledged, counts as many versions as we do, and purged nothing since: otherwise
  * the two are compared first.
  */
+import { limits } from '../../protocol/limits.ts';
 import { Problem } from '../../protocol/problems.ts';
 import type { Client } from '../client/client.ts';
 import { resolveArchivePath } from '../files/roots.ts';
@@ -10,7 +11,7 @@ import type { LocalPath } from '../files/types.ts';
 import { type ReconcileWorld, reconcile } from './reconcile.ts';
 
 export interface StartWorld extends ReconcileWorld {
-  client: Pick<Client, 'versions' | 'startRun' | 'commitEncoded'>;
+  client: Pick<Client, 'versions' | 'startRun' | 'commitEncoded' | 'damaged'>;
 }
 
 export interface StartedRun {
@@ -52,7 +53,22 @@ export async function startRun(
       keepLastCommit: !rolledBack,
     });
   }
+  if (answer.damaged) await distrustDamaged(world);
   return { run: answer.run, purgeEpoch: answer.purgeEpoch, reconciled: reason };
+}
+
+/**
+ * The server has damaged blocks of these files: they are read again although they did not change, and what the server
+ * then asks for is sent. Noted in the cache, so that one this run does not come to is read by a later one.
+ */
+async function distrustDamaged({ client, cache, archive }: StartWorld): Promise<void> {
+  for (let after: Buffer | undefined; ; ) {
+    const page = await client.damaged(archive, { after, limit: limits.pageEntriesMax });
+    for (const path of page.paths) cache.distrust(path);
+    after = page.paths.at(-1);
+    if (!page.more || !after) break;
+  }
+  cache.flush();
 }
 
 /** In the middle of a run the server says that paths were purged. @returns the epoch to commit under */

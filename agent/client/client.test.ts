@@ -19,7 +19,7 @@ import { type Client, connect } from './client.ts';
 import { CertificateRefused, ConnectionLost, NotAServer } from './errors.ts';
 
 const fast = { firstDelayMs: 1, delayMsMax: 10, giveUpAfterMs: 5_000 };
-const claim = { blocks: Buffer.of(1), lists: Buffer.alloc(0), claimedUntil: 1 };
+const claim = { blocks: Buffer.of(1), lists: Buffer.alloc(0), claimedUntil: 1, claimedForMs: 1 };
 const ends: (() => unknown)[] = [];
 
 afterEach(async () => {
@@ -235,7 +235,9 @@ describe('bodies', () => {
       stream.on('data', (bytes: Buffer) => {
         received += bytes.byteLength;
       });
-      stream.on('end', () => answer(stream, encodeMessage({ stored: 2, known: 0, claimedUntil: 1 })));
+      stream.on('end', () =>
+        answer(stream, encodeMessage({ stored: 2, known: 0, listsStored: 0, claimedUntil: 1, claimedForMs: 1 })),
+      );
     });
     expect(await client.upload([block(3_000_000), block(5_000_000)])).toMatchObject({ stored: 2 });
     expect(received).toBe(promised);
@@ -248,7 +250,9 @@ describe('bodies', () => {
       count++;
       if (count > 1) {
         stream.resume();
-        stream.on('end', () => answer(stream, encodeMessage({ stored: 1, known: 0, claimedUntil: 1 })));
+        stream.on('end', () =>
+          answer(stream, encodeMessage({ stored: 1, known: 0, listsStored: 0, claimedUntil: 1, claimedForMs: 1 })),
+        );
         return;
       }
       answer(stream, Buffer.from(JSON.stringify({ code: 'overloaded', detail: 'short of memory' })), 503);
@@ -262,7 +266,9 @@ describe('bodies', () => {
     const { client } = await plain(
       (stream) => {
         stream.resume();
-        stream.on('end', () => answer(stream, encodeMessage({ stored: 1, known: 0, claimedUntil: 1 })));
+        stream.on('end', () =>
+          answer(stream, encodeMessage({ stored: 1, known: 0, listsStored: 0, claimedUntil: 1, claimedForMs: 1 })),
+        );
       },
       { limitUploadBytesPerSecond: 400_000 },
     );

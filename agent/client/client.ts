@@ -6,10 +6,12 @@ import type { z } from 'zod';
 import { type BlockFrame, decodeBlockFrames } from '../../protocol/block-frames.ts';
 import { hashAt, hashCount, joinHashes } from '../../protocol/hashes.ts';
 import { limits } from '../../protocol/limits.ts';
+import type { List } from '../../protocol/lists.ts';
 import {
   ClaimAnswer,
   CommitAnswer,
   type CommitRequest,
+  DamagedAnswer,
   DevicesAnswer,
   type DevicesRequest,
   EmptyAnswer,
@@ -20,6 +22,7 @@ import {
   type RunProgressRequest,
   RunStartAnswer,
   type RunStartRequest,
+  RunsAnswer,
   SelfAnswer,
   type StoredVersion,
   TreeAnswer,
@@ -151,19 +154,25 @@ export class Client {
 
   // --- blocks ---------------------------------------------------------------------------------------------------
 
-  /** @param blocks n x 32 bytes, n <= limits.claimBlocksMax. The answer's bitmap has a 1 for each to be sent. */
-  claim(blocks: Uint8Array): Promise<ClaimAnswer> {
-    return this.#message('POST', '/v1/blocks/claim', { blocks }, ClaimAnswer);
+  /**
+   * @param blocks n x 32 bytes, and as many of lists; limits.claimBlocksMax of both together. The answer's bitmaps have
+   *   a 1 for each to be sent.
+   */
+  claim(blocks: Uint8Array, lists: Uint8Array = Buffer.alloc(0)): Promise<ClaimAnswer> {
+    const message = lists.byteLength > 0 ? { blocks, lists } : { blocks };
+    return this.#message('POST', '/v1/blocks/claim', message, ClaimAnswer);
   }
 
-  /** Sends blocks within limits.uploadBytesMax and uploadBlocksMax in one request. Durable when it returns. */
-  async upload(blocks: readonly SealedBlock[], signal?: AbortSignal): Promise<UploadAnswer> {
-    const { chunks } = encodeUpload(blocks);
+  /**
+   * Sends blocks, and lists that may name them, within limits.uploadBytesMax, uploadBlocksMax and uploadListsMax in one
+   * request. Durable when it returns.
+   * @throws Problem blocks_missing { missing } when a list names blocks that are not stored; what came with it is
+   */
+  async upload(blocks: readonly SealedBlock[], lists: readonly List[] = []): Promise<UploadAnswer> {
+    const { chunks } = encodeUpload(blocks, lists);
     const headers = { ...this.#auth, 'content-type': 'application/vnd.holdfast.upload' };
-    return read(
-      UploadAnswer,
-      await this.#transport.request({ method: 'POST', path: '/v1/blocks', headers, body: chunks, signal }),
-    );
+    const request: Request = { method: 'POST', path: '/v1/blocks', headers, body: chunks };
+    return read(UploadAnswer, await this.#transport.request(request));
   }
 
   async putBlock(block: SealedBlock): Promise<UploadAnswer> {
@@ -183,15 +192,27 @@ export class Client {
    * The bytes are not checked against the hash here. Goes on by itself when the connection breaks.
    * @param blocks n x 32 bytes, n <= limits.fetchBlocksMax
    */
-  async *fetchBlocks(blocks: Uint8Array, signal?: AbortSignal): AsyncGenerator<BlockFrame> {
-    let left = Array.from({ length: hashCount(blocks) }, (_, index) => index);
+  fetchBlocks(blocks: Uint8Array, signal?: AbortSignal): AsyncGenerator<BlockFrame> {
+    return this.#fetch({ path: '/v1/blocks/fetch', field: 'blocks', names: blocks }, signal);
+  }
+
+  /** Lists, as `fetchBlocks` gives blocks: the bytes are hashes. @param lists n x 32 bytes, n <= limits.fetchListsMax */
+  fetchLists(lists: Uint8Array, signal?: AbortSignal): AsyncGenerator<BlockFrame> {
+    return this.#fetch({ path: '/v1/lists/fetch', field: 'lists', names: lists }, signal);
+  }
+
+  async *#fetch(
+    { path, field, names }: { path: string; field: 'blocks' | 'lists'; names: Uint8Array },
+    signal?: AbortSignal,
+  ): AsyncGenerator<BlockFrame> {
+    let left = Array.from({ length: hashCount(names) }, (_, index) => index);
     for (let attempts = 0; left.length > 0; ) {
       const asked = left;
       const got = new Set<number>();
-      const body = [encodeMessage({ blocks: joinHashes(asked.map((index) => hashAt(blocks, index))) })];
+      const body = [encodeMessage({ [field]: joinHashes(asked.map((index) => hashAt(names, index))) })];
       const answer = await this.#transport.stream({
         method: 'POST',
-        path: '/v1/blocks/fetch',
+        path,
         headers: this.#headers(true),
         body,
         signal,
@@ -210,7 +231,7 @@ export class Client {
       left = asked.filter((_, index) => !got.has(index));
       if (left.length > 0 && ++attempts > resumptionsMax) {
         throw new ConnectionLost(
-          `the server left out ${left.length} of ${asked.length} blocks, ${resumptionsMax} times over`,
+          `the server left out ${left.length} of ${asked.length} ${field}, ${resumptionsMax} times over`,
         );
       }
     }
@@ -231,7 +252,17 @@ export class Client {
     await this.#message('POST', `/v1/archives/${archive}/runs/${run}/finish`, request, EmptyAnswer);
   }
 
-  /** @throws Problem blocks_missing { missing }, archive_changed { purgeEpoch }, commit_id_reused, run_finished */
+  /** One page of the archive's runs, newest first; `before` is the last run of the page before. */
+  runs(archive: number, query: { before?: number; limit?: number } = {}): Promise<RunsAnswer> {
+    return this.#message('GET', `/v1/archives/${archive}/runs${queryString(query)}`, null, RunsAnswer);
+  }
+
+  /** One page of the paths whose latest version names damaged blocks; `after` is the last path of the page before. */
+  damaged(archive: number, query: { after?: Uint8Array; limit?: number } = {}): Promise<DamagedAnswer> {
+    return this.#message('GET', `/v1/archives/${archive}/damaged${queryString(query)}`, null, DamagedAnswer);
+  }
+
+  /** @throws Problem blocks_missing { missing, missingLists }, archive_changed { purgeEpoch }, commit_id_reused, run_finished */
   commit(archive: number, request: CommitRequest): Promise<CommitAnswer> {
     return this.commitEncoded(archive, encodeMessage(request));
   }

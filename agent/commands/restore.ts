@@ -4,13 +4,16 @@ import { deriveKeys } from '../../protocol/sealing/index.ts';
 import { restore } from '../restore/restore.ts';
 import type { ExistingPolicy, RestoreProgress, RestoreReport } from '../restore/types.ts';
 import { archivePathOf, type ReadingOptions, withArchive, withAtOption, withDeviceOption } from './archive.ts';
+import { checked } from './backup.ts';
 import { startMeter } from './meter.ts';
-import { exitCodes, type Output } from './output.ts';
+import { exitCodes, type Output, UsageError } from './output.ts';
+import { seqBeforeRun } from './runs.ts';
 import { withInterrupt } from './session.ts';
 import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
 
 interface RestoreCommandOptions extends ReadingOptions {
   to: string;
+  beforeRun?: number;
   existing: ExistingPolicy;
   owner?: boolean;
   trustTimes?: boolean;
@@ -29,6 +32,11 @@ export function addRestore(program: Command): void {
     )
     .argument('<path>', "what to restore; '/' for everything")
     .requiredOption('--to <folder>', "where to; '/a/b' becomes FOLDER/b")
+    .option(
+      '--before-run <number>',
+      "as it was just before one of the backups that 'runs' lists, instead of --at",
+      checked(parseRun, 'is not the number of a run'),
+    )
     .addOption(
       new Option(
         '--existing <what>',
@@ -46,6 +54,7 @@ export function addRestore(program: Command): void {
 Examples:
   npm run agent -- restore ~/Documents --to /tmp/back
   npm run agent -- restore ~/Documents/letter.odt --to . --at '2026-03-01 14:30'
+  npm run agent -- restore ~/Documents --to /tmp/back --before-run 1234
   npm run agent -- restore / --to /mnt/new --device old-laptop --owner`,
     )
     .action(async (path: string, options: RestoreCommandOptions) => {
@@ -53,11 +62,19 @@ Examples:
     });
 }
 
+function parseRun(text: string): number | null {
+  return /^[1-9]\d{0,14}$/.test(text) ? Number(text) : null;
+}
+
 async function restoreCommand(text: string, options: RestoreCommandOptions): Promise<number> {
+  if (options.at !== undefined && options.beforeRun !== undefined)
+    throw new UsageError('--at and --before-run say two moments; give one of them');
   const path = await archivePathOf(text);
   return withArchive(
     options,
-    async ({ client, registration, output, archive }) => {
+    async (world) => {
+      const { client, registration, output, archive } = world;
+      const seq = options.beforeRun === undefined ? undefined : await seqBeforeRun(world, options.beforeRun);
       let progress: RestoreProgress | null = null;
       const startedAt = performance.now();
       const stopMeter = startMeter(output, () => ({
@@ -82,6 +99,7 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
             path,
             to: options.to,
             at: options.at,
+            seq,
             existing: options.existing,
             owner: options.owner,
             trustTimes: options.trustTimes,
@@ -97,7 +115,7 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
           });
         });
         stopMeter();
-        report(output, result, performance.now() - startedAt, options.to);
+        report(output, result, performance.now() - startedAt, options);
         return result.complete ? exitCodes.ok : exitCodes.incomplete;
       } catch (error) {
         if (!interrupted) throw error;
@@ -112,12 +130,13 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
   );
 }
 
-function report(output: Output, result: RestoreReport, elapsedMs: number, to: string): void {
+function report(output: Output, result: RestoreReport, elapsedMs: number, options: RestoreCommandOptions): void {
   const { counts } = result;
   const n = countInWords;
+  const asOf = options.beforeRun === undefined ? momentInWords(result.at) : `just before run ${options.beforeRun}`;
   const rate = bytesInWords((counts.bytesRestored * 1000) / Math.max(1, elapsedMs));
   output.say(
-    `Restore ${result.complete ? 'complete' : 'INCOMPLETE'} in ${durationInWords(elapsedMs)}: ${to}, as of ${momentInWords(result.at)}.`,
+    `Restore ${result.complete ? 'complete' : 'INCOMPLETE'} in ${durationInWords(elapsedMs)}: ${options.to}, as of ${asOf}.`,
   );
   output.say(
     `  files  ${n(counts.filesRestored)} restored, ${n(counts.filesIdentical)} there already, ${n(counts.filesKept)} kept, ${n(counts.problems)} left out`,

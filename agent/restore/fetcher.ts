@@ -5,6 +5,7 @@
  */
 import { hashKey, joinHashes, sha256 } from '../../protocol/hashes.ts';
 import { limits } from '../../protocol/limits.ts';
+import type { BlockNames } from './block-names.ts';
 import type { FileWriter } from './file-writer.ts';
 import { LeftOut, type RestoreSource } from './types.ts';
 
@@ -19,10 +20,11 @@ const batchFilesMax = 192;
 /** What sealing adds to a small block, about. */
 const blockOverheadBytes = 80;
 
-/** A file on its way. `done` is called once: it has all its blocks, or failed. */
+/** A file on its way. `blockBytes`: of one block, about. `done` is called once: it has all its blocks, or failed. */
 export interface FetchJob {
   writer: FileWriter;
-  size: number;
+  names: BlockNames;
+  blockBytes: number;
   done: () => Promise<void>;
 }
 
@@ -59,18 +61,24 @@ export class Fetcher {
 
   /** Asks for the blocks a file still needs. Waits while as much as allowed is under way. */
   add(job: FetchJob): Promise<void> {
-    const added = this.#adding.then(() => this.#add(job));
+    const added = this.#adding
+      .then(() => this.#add(job))
+      .catch((error) => {
+        if (!(error instanceof LeftOut)) throw error;
+        return failJob(job, error); // a list of it cannot be had: this file alone is left out
+      });
     this.#adding = added.catch(() => undefined);
     return added;
   }
 
   async #add(job: FetchJob): Promise<void> {
-    const { writer } = job;
-    // What a block weighs is not said anywhere; on average it is the file's size by its blocks.
-    const averageBytes = Math.ceil(job.size / writer.blockCount) + blockOverheadBytes;
+    const { writer, names } = job;
+    const averageBytes = job.blockBytes + blockOverheadBytes;
     this.#wantedFiles++;
-    for (let index = writer.next; index < writer.blockCount; index++) {
-      const hash = writer.hash(index);
+    let index = writer.next;
+    for (; ; index++) {
+      const hash = await names.at(index);
+      if (hash === null) break;
       const wanted = this.#wanted.get(hashKey(hash));
       if (wanted) {
         wanted.takers.push({ job, index });
@@ -83,6 +91,7 @@ export class Fetcher {
         if (writer.failure !== null) return;
       }
     }
+    if (writer.end(index)) await job.done();
     if (this.#wantedFiles >= batchFilesMax) await this.flush();
   }
 

@@ -2,7 +2,6 @@
  * Turns the blocks of one file, arriving in any order, into its bytes in order. Each block was checked against its
  * name before it comes here; opening it checks that it was sealed with our key. At the end the sizes must agree.
  */
-import { hashAt, hashCount } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { open, openAsync, SealError, type VaultKeys } from '../../protocol/sealing/index.ts';
 import type { Handle } from '../files/calls.ts';
@@ -30,7 +29,8 @@ export interface WriterOptions {
 
 export class FileWriter {
   readonly #options: WriterOptions;
-  readonly blockCount: number;
+  /** Known when all of the file's blocks have been asked for. */
+  #blockCount: number | null = null;
   handle: Handle | null = null;
   /** Blocks that wait for earlier ones, sealed. */
   readonly #waiting = new Map<number, { sealed: Buffer; taken: () => void }>();
@@ -41,7 +41,6 @@ export class FileWriter {
 
   constructor(options: WriterOptions) {
     this.#options = options;
-    this.blockCount = hashCount(options.version.blocks);
     this.#next = options.resumed.blocks;
     this.#offset = options.resumed.bytes;
   }
@@ -51,8 +50,13 @@ export class FileWriter {
     return this.#next;
   }
 
-  hash(index: number): Buffer {
-    return hashAt(this.#options.version.blocks, index);
+  /**
+   * So many blocks make up the file: none behind them will come.
+   * @returns whether it has all of them now: the caller ends it then
+   */
+  end(blockCount: number): boolean {
+    this.#blockCount = blockCount;
+    return this.#failure === null && !this.#pumping && this.#next === blockCount;
   }
 
   /** Gives up on the file; blocks that wait or come later are dropped. */
@@ -92,7 +96,7 @@ export class FileWriter {
     } finally {
       this.#pumping = false;
     }
-    return this.#next === this.blockCount;
+    return this.#next === this.#blockCount;
   }
 
   /** True when a failure comes from outside while no block is being written: then the caller ends the file. */

@@ -55,7 +55,8 @@ export class HardLinks {
 /** Names of one inode backed up at different moments may differ in content: those are two files now. */
 function linkKey(version: StoredVersion, attributes: Attributes): string | null {
   if (!attributes.inode || version.kind !== 'file') return null;
-  return `${attributes.inode.toString('hex')}:${version.size}:${sha256(version.blocks).toString('hex')}`;
+  const content = sha256(Buffer.concat([version.blocks, version.lists]));
+  return `${attributes.inode.toString('hex')}:${version.size}:${content.toString('hex')}`;
 }
 
 /**

@@ -195,13 +195,43 @@ describe('a version that is not what an agent committed', () => {
     expect(reasons(await archive.restore(to))).toEqual(['/a attributes_damaged', '/b attributes_damaged']);
     expect(readdirSync(to)).toEqual([]);
   });
+});
 
-  test('that names lists is left out', async () => {
-    const version = await archive.commit({ path: '/a', content: x });
-    version.lists = version.blocks;
-    version.blocks = Buffer.alloc(0);
-    archive.sign(version);
-    expect(reasons(await archive.restore(to))).toEqual(['/a lists_unsupported']);
+describe('a list that is not what it should be', () => {
+  const large = seededBytes(6, 6_000_000);
+  const others = seededBytes(7, 6_000_000);
+  const changes: [string, string, (version: StoredVersion, other: StoredVersion) => void][] = [
+    ['missing', 'block_missing', (version) => void archive.lists.delete(hashKey(version.lists.subarray(32, 64)))],
+    [
+      'of other bytes',
+      'block_missing',
+      (version) => void archive.lists.set(hashKey(version.lists.subarray(0, 32)), Buffer.alloc(64)),
+    ],
+    [
+      "another file's",
+      'content_mismatch',
+      (version, other) => {
+        version.lists = joinHashes([version.lists.subarray(0, 32), other.lists.subarray(32)]);
+        version.size -= 1;
+        archive.sign(version);
+      },
+    ],
+    ['left out by the server', 'version_not_authentic', (version) => (version.lists = version.lists.subarray(0, -32))],
+    [
+      'called blocks',
+      'version_not_authentic',
+      (version) => Object.assign(version, { blocks: version.lists, lists: Buffer.alloc(0) }),
+    ],
+  ];
+  test.each(changes)('%s: the file is left out as %s, the others are restored', async (_, reason, change) => {
+    archive.listSizes = { minBlocks: 1, averageBlocks: 2, maxBlocks: 3 };
+    const version = await archive.commit({ path: '/a', content: large });
+    const other = await archive.commit({ path: '/b', content: others });
+    expect(version.lists.byteLength).toBeGreaterThan(32);
+    change(version, other);
+    expect(reasons(await archive.restore(to))).toEqual([`/a ${reason}`]);
+    expect(readdirSync(to)).toEqual(['b']);
+    expect(readFileSync(`${to}/b`).equals(others)).toBe(true);
   });
 });
 

@@ -6,11 +6,13 @@ import { type BigIntStats, constants } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { hashCount, sha256 } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
+import { chunkSizesFor } from '../../protocol/sealing/index.ts';
 import { type Attributes, splitNanoseconds } from '../files/attributes.ts';
 import { type Handle, open } from '../files/calls.ts';
 import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';
 import { allowedMode, applyToHandle, type Ownership } from './apply.ts';
+import { BlockNames } from './block-names.ts';
 import type { FetchJob } from './fetcher.ts';
 import { FileWriter } from './file-writer.ts';
 import { type FirstName, linkTo } from './hard-links.ts';
@@ -37,9 +39,7 @@ type Place = Pick<FirstName, 'device' | 'inode'>;
 
 /** Starts restoring a file; what has to be fetched goes on behind it. */
 export async function restoreFile(work: Work, file: FileToRestore): Promise<void> {
-  const { version, attributes } = file;
-  if (version.lists.byteLength > 0)
-    throw new LeftOut('lists_unsupported', 'it names lists, which this agent cannot read yet');
+  const { attributes } = file;
   if (await leaveExisting(work, file)) return;
   if (attributes.inode && (await linkFirst(work, file))) return;
   await fetchFile(work, file);
@@ -120,8 +120,13 @@ async function isIdentical(work: Work, handle: Handle, { version, attributes }: 
   if (work.options.trustTimes) {
     if (isSameTime((await handle.stat({ bigint: true })).mtimeNs, version.mtime, attributes)) return true;
   }
-  const match = await matchingPrefix(handle, version, work.options, work.signal);
-  return match.bytes === version.size && match.blocks === hashCount(version.blocks);
+  const names = namesOf(work, version);
+  const match = await matchingPrefix(handle, { ...version, names }, work.options, work.signal);
+  return match.bytes === version.size && (await names.at(match.blocks)) === null;
+}
+
+function namesOf(work: Work, version: StoredVersion): BlockNames {
+  return new BlockNames(version, work.options.client, work.signal);
 }
 
 /** Links to the file's first name, if that was restored. */
@@ -164,7 +169,8 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
     .toString('hex')
     .slice(0, 32);
   const part = partFor(work.staging, parent.folder, key);
-  const { handle, match } = await resumePart(work, part, version);
+  const names = namesOf(work, version);
+  const { handle, match } = await resumePart(work, part, version, names);
   const writer = new FileWriter({
     keys: work.options.keys,
     vault: work.options.vault,
@@ -180,7 +186,7 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
   writer.handle = handle;
   work.ledger.counts.bytesResumed += match.bytes;
   const linked = work.links.begin(version, attributes);
-  const job: FetchJob = { writer, size: version.size, done: once(() => done()) };
+  const job: FetchJob = { writer, names, blockBytes: blockBytesOf(version), done: once(() => done()) };
   const done = async (): Promise<void> => {
     let place: Place | null = null;
     try {
@@ -199,8 +205,16 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
   };
   work.active.add(job);
   parent.holds++;
-  if (writer.next === writer.blockCount) await job.done();
-  else await work.fetcher.add(job);
+  // Nothing to ask for: it is empty, or an earlier restore wrote all of it.
+  if (version.lists.byteLength === 0 && writer.next === hashCount(version.blocks)) {
+    writer.end(writer.next);
+    await job.done();
+  } else await work.fetcher.add(job);
+}
+
+/** What a block of a file weighs is not said anywhere: on average its size by its blocks. */
+function blockBytesOf({ size, blocks, lists }: StoredVersion): number {
+  return lists.byteLength > 0 ? chunkSizesFor(size).averageBytes : Math.ceil(size / Math.max(1, hashCount(blocks)));
 }
 
 /** Every caller waits for the one call. */
@@ -217,11 +231,12 @@ async function resumePart(
   work: Work,
   part: Part,
   version: StoredVersion,
+  names: BlockNames,
 ): Promise<{ handle: Handle | null; match: { blocks: number; bytes: number } }> {
   if (!part.begun) return { handle: null, match: { blocks: 0, bytes: 0 } };
   const handle = await openPart(part, false);
   try {
-    const match = await matchingPrefix(handle, version, work.options, work.signal);
+    const match = await matchingPrefix(handle, { ...version, names }, work.options, work.signal);
     await handle.truncate(match.bytes);
     return { handle, match };
   } catch (error) {

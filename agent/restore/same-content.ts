@@ -3,7 +3,7 @@
  * again, equal bytes give blocks of the same names. So a file that was restored before, or begun, is recognised by its
  * content and not by its name, size and time; and if sealing itself changed since, the answer is only "fetch it".
  */
-import { hashAt, hashCount, sha256 } from '../../protocol/hashes.ts';
+import { sha256 } from '../../protocol/hashes.ts';
 import {
   chunkSizesFor,
   chunksOf,
@@ -14,10 +14,11 @@ import {
 } from '../../protocol/sealing/index.ts';
 import type { Handle } from '../files/calls.ts';
 import { letGo } from '../files/memory.ts';
+import type { BlockNames } from './block-names.ts';
 
 export interface Content {
   size: number;
-  blocks: Buffer;
+  names: Pick<BlockNames, 'at'>;
   /** Sealed under the generation of the version's blocks, as far as can be told. */
   attributes: Buffer;
 }
@@ -40,8 +41,8 @@ export async function matchingPrefix(
   let padding = false;
   for await (const chunk of chunksIn(handle, content.size, sealing.keys)) {
     signal?.throwIfAborted();
-    if (match.blocks === hashCount(content.blocks)) break;
-    const wanted = hashAt(content.blocks, match.blocks);
+    const wanted = await content.names.at(match.blocks);
+    if (wanted === null) break;
     const as = { type: 'block', vault: sealing.vault, generation } as const;
     const isWanted = async (): Promise<boolean> => {
       const small = chunk.byteLength <= sealWaitingBytesMax;

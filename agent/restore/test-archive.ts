@@ -4,6 +4,7 @@
  */
 import type { BlockFrame } from '../../protocol/block-frames.ts';
 import { hashAt, hashCount, hashKey, joinHashes, sha256 } from '../../protocol/hashes.ts';
+import { ListCutter, type ListSizes } from '../../protocol/lists.ts';
 import type { FileKind, StoredVersion } from '../../protocol/messages.ts';
 import { printablePath, splitPath } from '../../protocol/paths.ts';
 import { chunkSizesFor, chunksOf, deriveKeys, sealAsync, versionMac } from '../../protocol/sealing/index.ts';
@@ -30,9 +31,13 @@ export interface Entry {
 export class TestArchive implements RestoreSource {
   readonly versionsByPath: StoredVersion[] = [];
   readonly blocks = new Map<string, Buffer>();
+  readonly lists = new Map<string, Buffer>();
+  /** When set, versions committed from now on name lists of these sizes. */
+  listSizes: ListSizes | null = null;
   /** Hashes asked for, in all requests. */
   asked = 0;
   requests = 0;
+  listRequests = 0;
   /** Called before each block is answered: to break, delay or abort. */
   onBlock: (count: number) => void | Promise<void> = () => undefined;
   /** Gives versions in the order they were committed instead of the one promised. */
@@ -91,8 +96,7 @@ export class TestArchive implements RestoreSource {
     const version: StoredVersion = {
       ...head,
       attributes: await sealAsync(keys, { type: 'attributes', vault, generation: 1 }, attributes),
-      blocks: joinHashes(hashes),
-      lists: Buffer.alloc(0),
+      ...this.#named(hashes),
       deleted: false,
       mac: Buffer.alloc(32),
       seq: this.versionsByPath.length + 1,
@@ -101,6 +105,15 @@ export class TestArchive implements RestoreSource {
     version.mac = versionMac(keys, archive, version);
     this.versionsByPath.push(version);
     return version;
+  }
+
+  #named(hashes: Buffer[]): { blocks: Buffer; lists: Buffer } {
+    if (!this.listSizes || hashes.length === 0) return { blocks: joinHashes(hashes), lists: Buffer.alloc(0) };
+    const cutter = new ListCutter(this.listSizes);
+    const lists = hashes.flatMap((hash) => cutter.add(hash) ?? []);
+    lists.push(...[cutter.finish() ?? []].flat());
+    for (const { hash, blocks } of lists) this.lists.set(hashKey(hash), blocks);
+    return { blocks: Buffer.alloc(0), lists: joinHashes(lists.map((list) => list.hash)) };
   }
 
   /** Seals and keeps one block; the answer is its hash. */
@@ -138,6 +151,12 @@ export class TestArchive implements RestoreSource {
       await this.onBlock(++this.asked);
       yield { index, bytes: this.blocks.get(hashKey(hashAt(hashes, index))) ?? null };
     }
+  }
+
+  async *fetchLists(hashes: Uint8Array): AsyncGenerator<BlockFrame> {
+    this.listRequests++;
+    for (let index = hashCount(hashes) - 1; index >= 0; index--)
+      yield { index, bytes: this.lists.get(hashKey(hashAt(hashes, index))) ?? null };
   }
 
   restore(to: string, options: Partial<Omit<RestoreOptions, 'path'>> & { path?: string } = {}): Promise<RestoreReport> {

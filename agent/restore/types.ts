@@ -16,6 +16,8 @@ export interface RestoreSource {
   ): Promise<{ seq: number; at: number; versions: AsyncIterable<StoredVersion> }>;
   /** Blocks by hash, each once, in any order; `bytes` null for one that cannot be had. */
   fetchBlocks(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
+  /** Lists by hash, in the same way; the bytes of a list are the hashes of its blocks. */
+  fetchLists(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
 }
 
 /**
@@ -77,7 +79,6 @@ export const restoreProblemReasons = [
   'block_missing',
   'block_damaged',
   'content_mismatch',
-  'lists_unsupported',
   'target_refused',
 ] as const;
 

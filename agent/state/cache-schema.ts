@@ -2,7 +2,7 @@
  * The tables of the agent's cache (SQLite). It holds nothing that the archive and the disk do not: without it the next
  * run reads every file again, and sends what the server does not have. A cache of another version is made anew.
  */
-export const cacheVersion = 1;
+export const cacheVersion = 2;
 
 const fileColumns = `
     kind text not null,
@@ -15,10 +15,15 @@ const fileColumns = `
     attributes_digest blob not null,
     stored_at integer not null,          -- ms, this machine's clock; 0: known from the archive only`;
 
+// What names the content: blocks, or of a large file lists; the other is empty.
+const contentColumns = `
+    blocks blob not null,
+    lists blob not null`;
+
 export const cacheSchema = `
   create table if not exists meta(key text primary key, value) without rowid;
   -- A row per path as the archive has it. 'generation': the last run that met it on this disk; 0: none did yet.
-  -- 'mark' belongs to reconciling. 'blocks' comes last, so that reading the rest never touches its pages.
+  -- 'mark' belongs to reconciling. 'blocks' and 'lists' come last, so that reading the rest never touches their pages.
   create table if not exists files(
     id integer primary key,
     path blob not null unique,
@@ -26,7 +31,7 @@ export const cacheSchema = `
     mark integer not null default 0,
     seq integer not null,
     ${fileColumns}
-    blocks blob not null);
+    ${contentColumns});
   -- The commit that was sent and not yet answered: its very bytes, and what the answer will make true.
   create table if not exists pending_commit(commit_id blob not null, body blob not null);
   create table if not exists pending_files(
@@ -35,7 +40,7 @@ export const cacheSchema = `
     deleted integer not null,
     generation integer not null,
     ${fileColumns}
-    blocks blob not null);
+    ${contentColumns});
   create table if not exists skipped(
     path blob primary key, reason text not null, detail text not null, subtree integer not null, generation integer not null) without rowid;
   create table if not exists roots(path blob primary key, device integer not null, inode integer not null, birthtime_ns integer not null) without rowid;

@@ -36,7 +36,9 @@ export interface PendingFile {
   inode: bigint;
   trusted: boolean;
   attributesDigest: Buffer;
+  /** What its content is made of: n x 32 bytes of blocks, or of a large file of lists. */
   blocks: Buffer;
+  lists: Buffer;
 }
 
 export interface ArchiveMark {
@@ -75,9 +77,21 @@ export class Cache extends RunRecords {
     };
   }
 
-  /** The block hashes of a row, n x 32 bytes. */
-  blocksOf(id: number): Buffer {
-    return bufferOf(this.statement('select blocks from files where id = ?').get(id)?.blocks);
+  /** The names of a row's blocks or lists, n x 32 bytes each. */
+  contentOf(id: number): { blocks: Buffer; lists: Buffer } {
+    const row = this.statement('select blocks, lists from files where id = ?').get(id);
+    return { blocks: bufferOf(row?.blocks), lists: bufferOf(row?.lists) };
+  }
+
+  /** Whether a row's content is made of these blocks and lists. */
+  hasContent(id: number, { blocks, lists }: Pick<PendingFile, 'blocks' | 'lists'>): boolean {
+    const content = this.contentOf(id);
+    return content.blocks.equals(blocks) && content.lists.equals(lists);
+  }
+
+  /** What is at this path is to be read again, whatever its size and times say. */
+  distrust(path: Uint8Array): void {
+    this.write('update files set trusted = 0 where path = ?').run(path);
   }
 
   /** This run met the path, as it was. */
@@ -89,7 +103,7 @@ export class Cache extends RunRecords {
   refresh(
     id: number,
     generation: number,
-    file: Omit<PendingFile, 'path' | 'deleted' | 'blocks' | 'attributesDigest' | 'kind'>,
+    file: Omit<PendingFile, 'path' | 'deleted' | 'blocks' | 'lists' | 'attributesDigest' | 'kind'>,
   ): void {
     this.write(
       'update files set generation = ?, size = ?, mtime_ms = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, trusted = ? where id = ?',
@@ -161,8 +175,8 @@ export class Cache extends RunRecords {
     this.dropPendingCommit();
     this.write('insert into pending_commit(commit_id, body) values (?, ?)').run(commitId, body);
     const insert = this.write(
-      `insert into pending_files(place, path, deleted, generation, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks)
-       values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      `insert into pending_files(place, path, deleted, generation, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks, lists)
+       values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
     for (const [place, file] of files.entries()) {
       insert.run(
@@ -180,6 +194,7 @@ export class Cache extends RunRecords {
         file.attributesDigest,
         now,
         file.blocks,
+        file.lists,
       );
     }
     this.flush();
@@ -193,12 +208,13 @@ export class Cache extends RunRecords {
   /** The server acknowledged the pending commit. */
   confirmCommit(firstSeq: number, count: number): void {
     this.write(
-      `insert into files(path, generation, seq, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks)
-       select path, generation, ? + place, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks
+      `insert into files(path, generation, seq, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks, lists)
+       select path, generation, ? + place, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks, lists
          from pending_files where deleted = 0
        on conflict(path) do update set generation = excluded.generation, seq = excluded.seq, kind = excluded.kind, size = excluded.size,
          mtime_ms = excluded.mtime_ms, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
-         trusted = excluded.trusted, attributes_digest = excluded.attributes_digest, stored_at = excluded.stored_at, blocks = excluded.blocks`,
+         trusted = excluded.trusted, attributes_digest = excluded.attributes_digest, stored_at = excluded.stored_at, blocks = excluded.blocks,
+         lists = excluded.lists`,
     ).run(firstSeq);
     this.write('delete from files where path in (select path from pending_files where deleted = 1)').run();
     const pending = this.pendingCommit();
@@ -254,16 +270,16 @@ export class Cache extends RunRecords {
       cached.size === version.size &&
       cached.mtimeMs === version.mtimeMs &&
       cached.attributesDigest.equals(version.attributesDigest) &&
-      this.blocksOf(cached.id).equals(version.blocks);
+      this.hasContent(cached.id, version);
     if (same) {
       this.write('update files set mark = ?, seq = ? where id = ?').run(mark, seq, cached.id);
       return;
     }
     this.write(
-      `insert into files(path, generation, mark, seq, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks)
-       values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, ?, 0, ?)
+      `insert into files(path, generation, mark, seq, kind, size, mtime_ms, mtime_ns, ctime_ns, inode, trusted, attributes_digest, stored_at, blocks, lists)
+       values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, ?, 0, ?, ?)
        on conflict(path) do update set mark = excluded.mark, seq = excluded.seq, kind = excluded.kind, size = excluded.size,
-         mtime_ms = excluded.mtime_ms, trusted = 0, attributes_digest = excluded.attributes_digest, blocks = excluded.blocks`,
+         mtime_ms = excluded.mtime_ms, trusted = 0, attributes_digest = excluded.attributes_digest, blocks = excluded.blocks, lists = excluded.lists`,
     ).run(
       version.path,
       generationIfNew,
@@ -274,6 +290,7 @@ export class Cache extends RunRecords {
       version.mtimeMs,
       version.attributesDigest,
       version.blocks,
+      version.lists,
     );
   }
 

@@ -140,6 +140,7 @@ describe('the cache', () => {
     trusted: true,
     attributesDigest: Buffer.alloc(32, 1),
     blocks: Buffer.alloc(64, 2),
+    lists: Buffer.alloc(0),
     ...change,
   });
 
@@ -162,7 +163,7 @@ describe('the cache', () => {
       inode: -(2n ** 63n) + 5n,
       trusted: true,
     });
-    expect(cache.blocksOf(cache.lookup(odd)!.id)).toEqual(Buffer.alloc(64, 2));
+    expect(cache.contentOf(cache.lookup(odd)!.id)).toEqual({ blocks: Buffer.alloc(64, 2), lists: Buffer.alloc(0) });
     expect(cache.lookup(Buffer.from('/a/two'))).toBeNull();
     expect(cache.archiveMark()).toMatchObject({ knownSeq: 11, lastCommit: { seq: 10 } });
   });
@@ -207,6 +208,7 @@ describe('the cache', () => {
         mtimeMs: 1,
         attributesDigest: Buffer.alloc(32),
         blocks: Buffer.alloc(32),
+        lists: Buffer.alloc(0),
       },
       4,
       cache.nextMark(),

@@ -6,11 +6,12 @@
 import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { encodeBlockFrameHeader, encodeBlockFramesEnd } from '../../protocol/block-frames.ts';
-import { bitmapOf, hashAt, hashCount, hashKey, hashKeyAt, sha256 } from '../../protocol/hashes.ts';
+import { bitmapOf, hashAt, hashCount, hashKey, hashKeyAt, sha256, splitHashes } from '../../protocol/hashes.ts';
 import {
   ClaimRequest,
   CommitRequest,
   FetchRequest,
+  ListFetchRequest,
   RunFinishRequest,
   RunProgressRequest,
   RunStartRequest,
@@ -30,6 +31,12 @@ export type Fault =
 export interface MemoryServer {
   url: string;
   blocks: Map<string, Buffer>;
+  /** The hashes of each list's blocks. */
+  lists: Map<string, Buffer>;
+  /** Paths to be told as damaged. */
+  damaged: Buffer[];
+  /** What a claim promises, and so when an agent renews it. */
+  claimedForMs: number;
   /** Every version, in order of seq; purged or rolled-back ones are gone. */
   versions: StoredVersion[];
   nextSeq: number;
@@ -59,6 +66,9 @@ export async function startMemoryServer(): Promise<MemoryServer> {
   const server: MemoryServer = {
     url: '',
     blocks: new Map(),
+    lists: new Map(),
+    damaged: [],
+    claimedForMs: 60_000,
     versions: [],
     nextSeq: 1,
     purgeEpoch: 0,
@@ -147,12 +157,12 @@ async function answerTo(
 ): Promise<Buffer[]> {
   const body = async (): Promise<Buffer> =>
     contentLength === 0 ? Buffer.alloc(0) : (await reader.read(contentLength))!;
-  const claimedUntil = Date.now() + 60_000;
+  const { claimedForMs } = server;
+  const promise = { claimedUntil: Date.now() + claimedForMs, claimedForMs };
   switch (request) {
     case 'POST /v1/blocks/claim': {
-      const { blocks } = decodeMessage(ClaimRequest, await body());
-      const wanted = bitmapOf(hashCount(blocks), (index) => !server.blocks.has(hashKeyAt(blocks, index)));
-      return [encodeMessage({ blocks: wanted, lists: Buffer.alloc(0), claimedUntil })];
+      const { blocks, lists } = decodeMessage(ClaimRequest, await body());
+      return [encodeMessage({ blocks: absent(blocks, server.blocks), lists: absent(lists, server.lists), ...promise })];
     }
     case 'POST /v1/blocks': {
       const header = await readUploadHeader(reader, contentLength);
@@ -163,16 +173,22 @@ async function answerTo(
         if (!server.blocks.has(hashKeyAt(header.blocks, index))) stored++;
         server.blocks.set(hashKeyAt(header.blocks, index), bytes);
       }
-      return [encodeMessage({ stored, known: header.lengths.length - stored, claimedUntil })];
+      let listsStored = 0;
+      for (const [index, length] of header.listLengths.entries()) {
+        const hashes = Buffer.from((await reader.read(length))!);
+        if (!sha256(hashes).equals(hashAt(header.lists, index))) throw new Problem('list_corrupt', `list ${index}`);
+        const missing = missingOf(hashes, server.blocks);
+        if (missing.length > 0)
+          throw new Problem('blocks_missing', `${missing.length} blocks`, { field: 'lists', missing });
+        if (!server.lists.has(hashKeyAt(header.lists, index))) listsStored++;
+        server.lists.set(hashKeyAt(header.lists, index), hashes);
+      }
+      return [encodeMessage({ stored, known: header.lengths.length - stored, listsStored, ...promise })];
     }
-    case 'POST /v1/blocks/fetch': {
-      const { blocks } = decodeMessage(FetchRequest, await body());
-      const frames = Array.from({ length: hashCount(blocks) }, (_, index) => {
-        const bytes = server.blocks.get(hashKeyAt(blocks, index)) ?? Buffer.alloc(0);
-        return Buffer.concat([encodeBlockFrameHeader(index, bytes.byteLength), bytes]);
-      });
-      return [...frames, encodeBlockFramesEnd(frames.length)];
-    }
+    case 'POST /v1/blocks/fetch':
+      return framesOf(decodeMessage(FetchRequest, await body()).blocks, server.blocks);
+    case 'POST /v1/lists/fetch':
+      return framesOf(decodeMessage(ListFetchRequest, await body()).lists, server.lists);
     case 'POST /v1/archive/runs': {
       const { lastCommit } = decodeMessage(RunStartRequest, await body());
       if (lastCommit && server.commits.get(lastCommit.commitId.toString('hex'))?.firstSeq !== lastCommit.seq)
@@ -184,6 +200,7 @@ async function answerTo(
           nextSeq: server.nextSeq,
           purgeEpoch: server.purgeEpoch,
           serverTime: Date.now(),
+          damaged: server.damaged.length > 0,
         }),
       ];
     }
@@ -199,6 +216,12 @@ async function answerTo(
       return [commit(server, await body())];
     case 'GET /v1/archive/versions':
       return versionFrames(server, url);
+    case 'GET /v1/archive/damaged': {
+      // A page of one path: so that whoever asks has to go on.
+      const after = Buffer.from(url.searchParams.get('after') ?? '', 'base64url');
+      const left = server.damaged.filter((path) => Buffer.compare(path, after) > 0).sort(Buffer.compare);
+      return [encodeMessage({ paths: left.slice(0, 1), more: left.length > 1 })];
+    }
     default:
       throw new Problem('not_found', request);
   }
@@ -214,18 +237,37 @@ function commit(server: MemoryServer, body: Buffer): Buffer {
       throw new Problem('archive_changed', 'paths were purged', { purgeEpoch: server.purgeEpoch });
     const paths = new Set(message.versions.map((version) => version.path.toString('latin1')));
     if (paths.size !== message.versions.length) throw new Problem('path_repeated', 'a path twice');
-    const missing = new Set<string>();
-    for (const { blocks } of message.versions) {
-      for (let index = 0; index < hashCount(blocks); index++)
-        if (!server.blocks.has(hashKeyAt(blocks, index))) missing.add(hashAt(blocks, index).toString('hex'));
-    }
-    if (missing.size > 0) throw new Problem('blocks_missing', `${missing.size} blocks`, { missing: [...missing] });
+    const missing = message.versions.flatMap(({ blocks }) => missingOf(blocks, server.blocks));
+    const missingLists = message.versions.flatMap(({ lists }) => missingOf(lists, server.lists));
+    if (missing.length + missingLists.length > 0)
+      throw new Problem('blocks_missing', 'not all is there', { missing, missingLists });
     server.commits.set(id, { digest: sha256(body), firstSeq: server.nextSeq, count: message.versions.length });
     for (const version of message.versions)
       server.versions.push({ ...version, seq: server.nextSeq++, committedAt: Date.now() });
   }
   const { firstSeq, count } = server.commits.get(id)!;
   return encodeMessage({ firstSeq, count, purgeEpoch: server.purgeEpoch });
+}
+
+/** A bit for each hash that is not held. */
+function absent(hashes: Buffer, held: ReadonlyMap<string, Buffer>): Buffer {
+  return bitmapOf(hashCount(hashes), (index) => !held.has(hashKeyAt(hashes, index)));
+}
+
+/** The hashes that are not held, each once, in hexadecimal. */
+function missingOf(hashes: Buffer, held: ReadonlyMap<string, Buffer>): string[] {
+  const missing = new Set<string>();
+  for (let index = 0; index < hashCount(hashes); index++)
+    if (!held.has(hashKeyAt(hashes, index))) missing.add(hashAt(hashes, index).toString('hex'));
+  return [...missing];
+}
+
+function framesOf(hashes: Buffer, held: ReadonlyMap<string, Buffer>): Buffer[] {
+  const frames = Array.from({ length: hashCount(hashes) }, (_, index) => {
+    const bytes = held.get(hashKeyAt(hashes, index)) ?? Buffer.alloc(0);
+    return Buffer.concat([encodeBlockFrameHeader(index, bytes.byteLength), bytes]);
+  });
+  return [...frames, encodeBlockFramesEnd(frames.length)];
 }
 
 function versionFrames(server: MemoryServer, url: URL): Buffer[] {
@@ -246,7 +288,9 @@ function versionFrames(server: MemoryServer, url: URL): Buffer[] {
   ];
 }
 
-/** Forgets a block, as a server that lost it does. */
+/** Forgets a block, as a server that lost it does, and the lists that name it. */
 export function forgetBlock(server: MemoryServer, hash: Uint8Array): void {
   server.blocks.delete(hashKey(hash));
+  for (const [key, hashes] of server.lists)
+    if (splitHashes(hashes).some((each) => each.equals(hash))) server.lists.delete(key);
 }
