@@ -65,6 +65,13 @@ export function integer(bounds: { min: number; max: number; default: number }, a
   return meta(schema.prefault(bounds.default), expected, about);
 }
 
+/** A port number, or nothing: then there is no such port. */
+export function optionalPort(about: About) {
+  const text = z.string().regex(/^\d+$/).transform(Number);
+  const schema = z.union([z.number(), text]).pipe(z.int().min(0).max(65_535));
+  return meta(schema.optional(), 'a whole number from 0 to 65535', about);
+}
+
 export function choice<const T extends readonly [string, ...string[]]>(values: T, fallback: T[number], about: About) {
   return meta(z.enum(values).prefault(fallback as never), `one of ${values.join(', ')}`, about);
 }

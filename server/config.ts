@@ -10,6 +10,7 @@ import {
   choice,
   duration,
   integer,
+  optionalPort,
   path,
   type SettingMeta,
   size,
@@ -25,6 +26,9 @@ const Settings = z.strictObject({
     says: 'Address to listen on. `127.0.0.1` for this machine only, `::` for IPv6 and IPv4.',
   }),
   port: integer({ min: 0, max: 65_535, default: 8443 }, { says: 'Port to listen on; 0 takes a free one.' }),
+  workerPort: optionalPort({
+    says: 'Port of a `worker` for /livez, /readyz and /metrics, in cleartext; 0 takes a free one. Not used by `api` and `all`, which answer them on their own port.',
+  }),
   publicUrl: url(['https', 'http'], {
     says: 'Where agents reach the server, when that differs from host and port (behind an ingress).',
     defaultText: 'https://localhost:PORT',
@@ -182,6 +186,14 @@ const Settings = z.strictObject({
   runSilenceMs: duration(
     { min: '1min', max: '30d', default: '1d' },
     { says: 'After this long without a word from the agent a run counts as abandoned.' },
+  ),
+  verifyRateBytes: size(
+    { min: '64KiB', max: '10GiB', default: '16MiB' },
+    { says: 'Bytes per second that a worker reads back from the object store to verify them.' },
+  ),
+  verifyEveryMs: duration(
+    { min: '1h', max: '3650d', default: '30d' },
+    { says: 'How long after it was verified an object is read again.' },
   ),
 
   signInsPerMinute: integer(

@@ -32,6 +32,12 @@ export function httpSettings(config: Config, selfSigned: TlsSettings | null): Ht
   };
 }
 
+/** A worker's port: probes and metrics, for whoever runs it; so without TLS, and few connections. */
+export function workerHttpSettings(config: Config, port: number): HttpSettings {
+  const { host, metricsToken = null, proxies } = config;
+  return { ...httpDefaults, host, port, tls: null, connectionsMax: 64, metricsToken, proxies };
+}
+
 function readTlsFiles(config: Config): TlsSettings {
   return {
     key: read('HOLDFAST_TLS_KEY', config.tlsKey),

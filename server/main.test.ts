@@ -154,10 +154,28 @@ test('a server on a database without a schema says what to run, and after that s
 
     const migrations = [run(['migrate'], settings), run(['migrate'], settings)];
     expect(await Promise.all(migrations.map(({ exit }) => exit))).toEqual([0, 0]);
-    const [api, worker] = [run(['api'], settings), run(['worker'], settings)];
+    const [api, worker] = [run(['api'], settings), run(['worker'], { ...settings, HOLDFAST_WORKER_PORT: '0' })];
     const [, url] = await api.says(/listening on (http:\S+)/);
-    await worker.says(/worker: ready/);
+    const [, port] = await worker.says(/worker: ready, probes on port (\d+)/);
     expect((await request(url!, { ':path': '/readyz' })).status).toBe(200);
+    const probes = `http://127.0.0.1:${port}`;
+    expect((await request(probes, { ':path': '/livez' })).status).toBe(200);
+    expect(JSON.parse((await request(probes, { ':path': '/readyz' })).body.toString())).toMatchObject({
+      status: 'ok',
+      parts: { database: { ok: true }, objects: { ok: true }, queue: { ok: true } },
+    });
+    const metrics = async () => (await request(probes, { ':path': '/metrics' })).body.toString();
+    for (let i = 0; i < 100 && !/job_last_success\S+job="prune"|ended="refused"/.test(await metrics()); i++)
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    const counted = await metrics();
+    expect(counted).toMatch(/^holdfast_queue_jobs\{queue="deleting",state="waiting"\} \d+$/m);
+    expect(counted).toMatch(/^holdfast_queue_oldest_due_seconds\{queue="checking"\} [\d.]+$/m);
+    expect(counted).toMatch(/^holdfast_job_seconds_count\{job="abandon-stale-runs",ended="done"\} \d+$/m);
+    expect(counted).toMatch(/^holdfast_job_last_success_timestamp_seconds\{job="abandon-stale-runs"\} \d+/m);
+    expect(counted).not.toMatch(/^holdfast_job_failures_total\{/m);
+    // It has been there for less than three beats of the fence.
+    expect(counted).toMatch(/^holdfast_deleting_held\{reason="starting"\} 0$/m);
+    expect((await request(probes, { ':path': '/v1/self' })).status).toBe(404);
     for (const program of [api, worker]) program.child.kill('SIGTERM');
     expect(await Promise.all([api.exit, worker.exit])).toEqual([0, 0]);
 

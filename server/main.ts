@@ -3,6 +3,7 @@
  * version of Node is known to be right, and nothing is started before every setting is.
  */
 import { parseArgs } from 'node:util';
+import type { OperatorCommand, Say } from './commands/operator-command.ts';
 
 const [major = 0] = process.versions.node.split('.').map(Number);
 if (major < 24) {
@@ -25,6 +26,9 @@ async function main(args: string[]): Promise<number> {
     return 2;
   };
 
+  const own = await ownOptions(args[0]);
+  if (own) return failing(args[0]!, () => own(args.slice(1), (line) => console.log(line)));
+
   let parsed: { values: { help?: boolean; version?: boolean; embedded?: boolean }; positionals: string[] };
   try {
     const options = {
@@ -45,14 +49,47 @@ async function main(args: string[]): Promise<number> {
   if (more.length > 0) return wrongUsage(`"${more[0]}" is not understood after "${command}".`);
   if (values.embedded && command !== 'all') return wrongUsage('--embedded goes with "all" only.');
 
+  return failing(command, () => run(command, values.embedded ?? false));
+}
+
+/** What is meant for operators is a message; the stack is for whoever mends the program. */
+async function failing(command: string, work: () => Promise<number>): Promise<number> {
   const { ConfigError } = await import('./config.ts');
   try {
-    return await run(command, values.embedded ?? false);
+    return await work();
   } catch (error) {
-    // What is meant for operators is a message; the stack is for whoever mends the program.
     console.error(error instanceof ConfigError ? error.message : `holdfast ${command}: ${(error as Error).message}`);
     return error instanceof ConfigError ? 2 : 1;
   }
+}
+
+/** Commands that read their options themselves. */
+async function ownOptions(
+  command: string | undefined,
+): Promise<((args: string[], say: (line: string) => void) => Promise<number>) | null> {
+  switch (command) {
+    case 'adopt':
+      return (await import('./commands/adopt.ts')).adoptCommand;
+    case 'verify':
+      return (await import('./commands/check-data.ts')).verifyCommand;
+    case 'recount':
+      return (await import('./commands/check-data.ts')).recountCommand;
+    case 'retention':
+      return operator((await import('./commands/retention.ts')).retention);
+    case 'usage':
+      return operator((await import('./commands/usage.ts')).usage);
+    case 'alerts':
+      return operator((await import('./commands/alerts.ts')).alerts);
+    case 'damage':
+      return operator((await import('./commands/damage.ts')).damage);
+    default:
+      return null;
+  }
+}
+
+async function operator(command: OperatorCommand): Promise<(args: string[], say: Say) => Promise<number>> {
+  const { runOperatorCommand } = await import('./commands/operator-command.ts');
+  return (args, say) => runOperatorCommand(command, args, say, (line) => console.error(line));
 }
 
 async function run(command: string, embedded: boolean): Promise<number> {

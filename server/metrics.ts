@@ -17,9 +17,34 @@ export interface MetricSources {
   };
   connections?: () => { connections: number; sessions: number; streams: number };
   databasePool?: () => { total: number; idle: number; waiting: number };
-  /** Jobs per state; a failure leaves the last values. */
-  queue?: () => Promise<Record<string, number>>;
+  /** Whether the fence holds, and if not why. */
+  fence?: () => { held: boolean; reason: string | null };
+  /** By queue; a failure leaves the last values. */
+  queues?: () => Promise<Record<string, QueueNumbers>>;
+  /** Others, each a gauge of its own. */
+  numbers?: readonly MetricNumbers[];
 }
+
+/** A number, or one for each value of a label; a failure leaves the last. */
+export interface MetricNumbers {
+  /** Without the `holdfast_` that all begin with. */
+  name: string;
+  help: string;
+  label?: string;
+  read(): Promise<number | Record<string, number>>;
+}
+
+/** Jobs by state, and for how long (ms) the oldest has been due. */
+export interface QueueNumbers {
+  waiting: number;
+  active: number;
+  delayed: number;
+  failed: number;
+  oldestDueMs: number;
+}
+
+/** With all done; cut, because its time was over; refused, because it may not be done now; failed. */
+export type JobEnd = 'done' | 'cut' | 'refused' | 'failed';
 
 export interface Metrics {
   readonly contentType: string;
@@ -38,12 +63,16 @@ export interface Metrics {
   claimed(blocks: { asked: number; known: number }): void;
   versionsCommitted(count: number): void;
   clientError(kind: string): void;
+  /** One run of a job. `result`: what it did, in numbers. */
+  job(run: { job: string; ended: JobEnd; seconds: number; result: Record<string, number> }): void;
   /** Adds what only a running process can tell. */
   observe(sources: MetricSources): void;
 }
 
 /** From an answer out of a cache to a large upload over a slow line. */
 const secondsBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+/** From a look that finds nothing to a comparison of a large bucket. */
+const jobSecondsBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 14_400];
 
 export function createMetrics(): Metrics {
   const registers = [new Registry()];
@@ -81,6 +110,22 @@ export function createMetrics(): Metrics {
     'kind',
   ]);
 
+  const jobSeconds = new Histogram({
+    name: 'holdfast_job_seconds',
+    help: 'Runs of jobs, by how they ended: all done; cut, their time was over; refused, they may not be done now; failed',
+    labelNames: ['job', 'ended'],
+    buckets: jobSecondsBuckets,
+    registers,
+  });
+  const jobFailures = counter('job_failures_total', 'Runs of jobs that failed; most are tried again', ['job']);
+  const jobResults = counter('job_results_total', 'What jobs did, in their own numbers', ['job', 'result']);
+  const jobSuccess = new Gauge({
+    name: 'holdfast_job_last_success_timestamp_seconds',
+    help: 'When a job last ended well in this process',
+    labelNames: ['job'],
+    registers,
+  });
+
   // What was not stored again, of all that agents asked about or sent. 0: nothing known so far, or nothing happened.
   let known = 0;
   let seen = 0;
@@ -115,6 +160,12 @@ export function createMetrics(): Metrics {
     },
     versionsCommitted: (count) => versions.inc(count),
     clientError: (kind) => clientErrors.inc({ kind }),
+    job: ({ job, ended, seconds, result }) => {
+      jobSeconds.observe({ job, ended }, seconds);
+      if (ended === 'failed') jobFailures.inc({ job });
+      if (ended === 'done' || ended === 'cut') jobSuccess.set({ job }, Date.now() / 1_000);
+      for (const [name, value] of Object.entries(result)) if (value > 0) jobResults.inc({ job, result: name }, value);
+    },
     observe: (sources) => observe(sources, gauge),
   };
 }
@@ -127,7 +178,8 @@ type MakeGauge = <L extends string>(
 ) => Gauge<L>;
 
 function observe(sources: MetricSources, gauge: MakeGauge): void {
-  const { budget, connections, databasePool, queue } = sources;
+  const { budget, connections, databasePool, fence, queues, numbers = [] } = sources;
+  for (const each of numbers) observeNumbers(each, gauge);
   if (budget) {
     gauge(
       'budget_bytes',
@@ -187,15 +239,62 @@ function observe(sources: MetricSources, gauge: MakeGauge): void {
       ['state'] as const,
     );
   }
-  if (queue) {
+  if (fence) {
     gauge(
-      'queue_jobs',
-      'Jobs by state',
-      async function () {
-        const counts = await queue().catch(() => ({}));
-        for (const [state, count] of Object.entries(counts)) this.set({ state }, count);
+      'deleting_held',
+      'Whether this worker may delete: 1, or 0 with the reason',
+      function () {
+        const { held, reason } = fence();
+        this.reset();
+        this.set({ reason: reason ?? '' }, held ? 1 : 0);
       },
-      ['state'] as const,
+      ['reason'] as const,
     );
   }
+  if (queues) observeQueues(queues, gauge);
+}
+
+function observeNumbers({ name, help, label, read }: MetricNumbers, gauge: MakeGauge): void {
+  gauge(
+    name,
+    help,
+    async function () {
+      const now = await read().catch(() => null);
+      if (now === null) return;
+      this.reset(); // what has no value any more is not to keep its last
+      if (typeof now === 'number') this.set(now);
+      else for (const [value, number] of Object.entries(now)) this.set({ [label!]: value }, number);
+    },
+    label === undefined ? [] : [label],
+  );
+}
+
+function observeQueues(ask: NonNullable<MetricSources['queues']>, gauge: MakeGauge): void {
+  // Both are asked for at once when Prometheus asks; the queues are asked once.
+  let asked: ReturnType<typeof ask> | null = null;
+  const states = (): ReturnType<typeof ask> => {
+    asked ??= ask()
+      .catch(() => ({}))
+      .finally(() => {
+        asked = null;
+      });
+    return asked;
+  };
+  gauge(
+    'queue_jobs',
+    'Jobs by queue and state',
+    async function () {
+      for (const [queue, { oldestDueMs: _, ...counts }] of Object.entries(await states()))
+        for (const [state, count] of Object.entries(counts)) this.set({ queue, state }, count);
+    },
+    ['queue', 'state'] as const,
+  );
+  gauge(
+    'queue_oldest_due_seconds',
+    'For how long the oldest job has been due without being begun',
+    async function () {
+      for (const [queue, { oldestDueMs }] of Object.entries(await states())) this.set({ queue }, oldestDueMs / 1_000);
+    },
+    ['queue'] as const,
+  );
 }

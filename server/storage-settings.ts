@@ -1,7 +1,7 @@
 /** From the configuration to what the engine is opened with. */
 import type { DatabaseSettings } from '../storage/catalog/database.ts';
 import type { ObjectStoreSettings } from '../storage/objects/open-store.ts';
-import type { StorageSettings } from '../storage/storage.ts';
+import { type StorageSettings, storageDefaults } from '../storage/storage.ts';
 import type { Config } from './config.ts';
 
 export function databaseSettings(config: Config, connectionString: string): DatabaseSettings {
@@ -32,5 +32,5 @@ export function objectStoreSettings(config: Config): ObjectStoreSettings {
 }
 
 export function storageSettings({ claimWindowMs, uploadLeaseMs, objectDeleteDelayMs }: Config): StorageSettings {
-  return { claimWindowMs, uploadLeaseMs, objectDeleteDelayMs };
+  return { ...storageDefaults, claimWindowMs, uploadLeaseMs, objectDeleteDelayMs };
 }

@@ -8,6 +8,13 @@ export const commandTable = {
   worker: 'the jobs in the background',
   migrate: "bring the database's schema up to date",
   'check-objects': 'try out whether a bucket or folder is fit to hold backups',
+  adopt: 'after restoring or copying the database: say which catalog the bucket belongs to (adopt --help)',
+  verify: 'read every stored byte now and mark what is damaged (verify --help)',
+  recount: 'count references anew, and mend what is wrong (recount --help)',
+  retention: 'what a device keeps of its files, and what would be deleted (retention --help)',
+  usage: 'what users and organizations hold (usage --help)',
+  alerts: 'what a person has to look at, and the word that you have (alerts --help)',
+  damage: 'which files cannot be restored as of which moments (damage --help)',
   health: 'ask the server on this machine whether it lives (for containers)',
   config: 'print every setting, what it means and its default',
 } as const;

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Fence, fenceDefaults, openFence } from '../../storage/archive/fence.ts';
 import { catalogIsEmpty } from '../../storage/catalog/blocks.ts';
 import { type Database, openDatabase } from '../../storage/catalog/database.ts';
 import { checkCatalog, migrate } from '../../storage/catalog/migrate.ts';
@@ -16,15 +17,17 @@ import { openBoundedLog } from '../embedded/bounded-log.ts';
 import { ensureFirstTenant } from '../embedded/first-start.ts';
 import type { EmbeddedPostgres } from '../embedded/postgres.ts';
 import { type EmbeddedParts, startEmbedded } from '../embedded/start.ts';
-import { httpSettings } from '../http-settings.ts';
+import { garbageMetrics } from '../garbage-metrics.ts';
+import { httpSettings, workerHttpSettings } from '../http-settings.ts';
 import { openQueues, type QueueSettings, type Queues } from '../jobs/queues.ts';
 import { quietly } from '../jobs/quiet.ts';
-import { startWorker } from '../jobs/worker.ts';
+import { type JobEvents, startWorker } from '../jobs/worker.ts';
 import { createLog, type Log } from '../log.ts';
+import { createMetrics, type Metrics } from '../metrics.ts';
 import type { StopSignal } from '../signals.ts';
 import { databaseSettings, objectStoreSettings, storageSettings } from '../storage-settings.ts';
 import { announce } from './announce.ts';
-import { openHttp } from './open-http.ts';
+import { openHttp, openProbes } from './open-http.ts';
 
 export interface Roles {
   api: boolean;
@@ -108,17 +111,22 @@ async function start(config: Config, roles: Roles, starting: Starting): Promise<
     : { databaseUrl, migrate: config.embedded };
   const queues = await openQueues(queueSettings, quietWarning(log, 'job queue'));
   closing.defer(() => queues.close());
-  if (roles.worker) await openJobs({ config, storage, queueSettings, queues }, starting);
+  const metrics = createMetrics();
+  const jobs = { config, storage, queueSettings, queues, metrics };
+  const fence = roles.worker ? await openJobs(jobs, starting) : null;
   stop.aborted.throwIfAborted();
 
+  const bounds = { leaveMs: config.leaveTimeoutMs, drainMs: config.shutdownTimeoutMs };
   if (roles.api) {
     const directory = await openOwnDirectory(config, database);
     const settings = httpSettings(config, embedded?.certificate ?? null);
-    const address = await openHttp(
-      { settings, storage, directory, queues, log, leaveMs: config.leaveTimeoutMs, drainMs: config.shutdownTimeoutMs },
-      closing,
-    );
+    const address = await openHttp({ settings, storage, directory, queues, metrics, log, fence, ...bounds }, closing);
     announce(config, settings, address, embedded, say);
+  } else if (config.workerPort !== undefined) {
+    const settings = workerHttpSettings(config, config.workerPort);
+    const parts = { settings, storage, queues, metrics, log, fence, leaveMs: 0, drainMs: 1_000 };
+    const { port } = await openProbes(parts, closing);
+    say(`Holdfast worker: ready, probes on port ${port}`);
   } else say('Holdfast worker: ready');
 
   return { embedded, failure: embedded?.postgres ? postgresEnded(embedded.postgres, config) : new Promise(() => {}) };
@@ -156,21 +164,41 @@ async function openOwnDirectory(config: Config, database: Database): Promise<Dir
 }
 
 async function openJobs(
-  parts: { config: Config; storage: Storage; queueSettings: QueueSettings; queues: Queues },
+  parts: { config: Config; storage: Storage; queueSettings: QueueSettings; queues: Queues; metrics: Metrics },
   { log, closing }: Starting,
-): Promise<void> {
-  const { config, storage, queueSettings, queues } = parts;
-  const worker = await startWorker(
-    queueSettings,
+): Promise<Fence> {
+  const { config, storage, queueSettings, queues, metrics } = parts;
+  const fence = openFence(storage, fenceDefaults);
+  metrics.observe({ fence: () => fence.state(), numbers: garbageMetrics(storage.database) });
+  const worker = await startWorker({
+    settings: queueSettings,
     queues,
-    { storage, runSilenceMs: config.runSilenceMs },
-    {
-      done: ({ name, id, ms, result }) => log.debug({ job: name, id, ms: Math.round(ms), result }, 'job done'),
-      failed: ({ name, id, error }) => log.error({ job: name, id, err: error }, 'job failed'),
-      error: quietWarning(log, 'job worker'),
+    context: {
+      storage,
+      fence,
+      runSilenceMs: config.runSilenceMs,
+      verifyBytesPerSecond: config.verifyRateBytes,
+      verifyEveryMs: config.verifyEveryMs,
     },
-  );
+    events: jobEvents(log, metrics),
+  });
   closing.defer(() => worker.stop(config.shutdownTimeoutMs));
+  return fence;
+}
+
+function jobEvents(log: Log, metrics: Metrics): JobEvents {
+  return {
+    ended: ({ name, id, ms, ended, result, why }) => {
+      if (ended !== 'stopped') metrics.job({ job: name, ended, seconds: ms / 1_000, result });
+      log.debug({ job: name, id, ms: Math.round(ms), ended, result, why }, 'job ended');
+    },
+    failed: ({ name, id, ms, error }) => {
+      metrics.job({ job: name, ended: 'failed', seconds: ms / 1_000, result: {} });
+      log.error({ job: name, id, ms: Math.round(ms), err: error }, 'job failed');
+    },
+    rescheduled: (jobs) => log.warn({ jobs }, 'jobs had lost their schedule, and have it again'),
+    error: quietWarning(log, 'job worker'),
+  };
 }
 
 const quietMs = 30_000;

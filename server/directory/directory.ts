@@ -1,5 +1,6 @@
 /** What the directory's verbs work on, as one argument. */
 import type { Database } from '../../storage/catalog/database.ts';
+import { type Credentials, createCredentials } from './administrators.ts';
 import type { KeyService } from './key-service.ts';
 import { createPasswords, type Passwords } from './passwords.ts';
 import { createSignInRate, type SignInRate } from './sign-in-rate.ts';
@@ -9,6 +10,8 @@ export interface Directory {
   keys: KeyService;
   passwords: Passwords;
   signIns: SignInRate;
+  /** Of administrators, who sign in with every request. */
+  credentials: Credentials;
 }
 
 export interface DirectoryOptions {
@@ -29,5 +32,6 @@ export function openDirectory({ database, keys, passwordHashesMax, signInsPerMin
       entriesMax: 20_000,
       now: () => performance.now(),
     }),
+    credentials: createCredentials({ forMs: 60_000, entriesMax: 1_000, now: () => performance.now() }),
   };
 }

@@ -42,7 +42,7 @@ export async function createFirstTenant(directory: Directory, first: FirstTenant
       name: first.name,
       registrationKey: first.registrationKey,
     });
-    await insertUser(tx, { tenantId, organizationId, name: first.userName, passwordHash });
+    await insertUser(tx, { tenantId, organizationId, name: first.userName, passwordHash, administrator: true });
     return true;
   });
 }

@@ -24,7 +24,8 @@ const sql = {
   ),
   insertUser: statement(
     'directory.insertUser',
-    'INSERT INTO users (tenant_id, organization_id, name, password_hash) VALUES ($1, $2, $3, $4) RETURNING user_id AS "userId"',
+    `INSERT INTO users (tenant_id, organization_id, name, password_hash, administrator) VALUES ($1, $2, $3, $4, $5)
+     RETURNING user_id AS "userId"`,
   ),
 };
 
@@ -86,6 +87,8 @@ export interface NewUser {
   organizationId: number;
   name: string;
   passwordHash: string;
+  /** May look at and decide for the tenant. */
+  administrator?: boolean;
 }
 
 export async function insertUser(tx: Transaction, user: NewUser): Promise<number> {
@@ -94,6 +97,7 @@ export async function insertUser(tx: Transaction, user: NewUser): Promise<number
     user.organizationId,
     user.name,
     user.passwordHash,
+    user.administrator ?? false,
   ]);
   return row!.userId;
 }

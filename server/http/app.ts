@@ -8,8 +8,10 @@ import { Problem } from '../../protocol/problems.ts';
 import type { AppDeps, Context, RequestState, RequestsInFlight } from './deps.ts';
 import { observe } from './observe.ts';
 import { cutAnswer, renderProblem, renderProblems } from './problems.ts';
+import { adminRoutes } from './routes/admin/admin-routes.ts';
 import { archiveRoutes } from './routes/archives.ts';
 import { blockRoutes } from './routes/blocks.ts';
+import { dashboardRoutes } from './routes/dashboard.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { registrationRoutes } from './routes/registration.ts';
 import { runRoutes } from './routes/runs.ts';
@@ -25,6 +27,8 @@ export function createApp(deps: AppDeps): Koa<RequestState> {
   blockRoutes(router, deps);
   archiveRoutes(router, deps);
   runRoutes(router, deps);
+  adminRoutes(router, deps);
+  dashboardRoutes(router, deps);
   return createShell(deps, router);
 }
 

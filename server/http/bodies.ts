@@ -5,7 +5,7 @@
 import type { Readable } from 'node:stream';
 import type { z } from 'zod';
 import { Problem } from '../../protocol/problems.ts';
-import { decodeMessage, msgpackType } from '../../protocol/wire.ts';
+import { decodeMessage, msgpackType, validate } from '../../protocol/wire.ts';
 import { BodyReceiver, roomFor } from './body-receiver.ts';
 import { type Context, type Handler, sessionOf } from './deps.ts';
 
@@ -31,6 +31,27 @@ export function message<S extends z.ZodType>(
       const bytes = await joined(body);
       await handler(ctx, decodeMessage(schema, bytes), { bytes, giveBack });
     });
+}
+
+/** A JSON document of at most `bytesMax` bytes, charged like a message. For people and their scripts. */
+export function json<S extends z.ZodType>(
+  schema: S,
+  bytesMax: number,
+  handler: (ctx: Context, request: z.infer<S>, body: MessageBody) => Promise<void>,
+): Handler {
+  return (ctx) =>
+    withBody(ctx, { type: 'application/json', bytesMax, lengthRequired: false }, async (body, _, giveBack) => {
+      const bytes = await joined(body);
+      await handler(ctx, validate(schema, parseJson(bytes)), { bytes, giveBack });
+    });
+}
+
+function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString());
+  } catch {
+    throw new Problem('malformed_request', 'the body is not JSON', { field: '(whole message)' });
+  }
 }
 
 /** A body of known length that is read as it comes. */

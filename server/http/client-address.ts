@@ -13,6 +13,16 @@ export function addressOf(ctx: Context): string {
 }
 
 /**
+ * Whether it came straight from a program on this machine. Behind an ingress here everybody comes from loopback, and
+ * such a request says that it was forwarded.
+ */
+export function isFromThisMachine(ctx: Context): boolean {
+  const forwarded = ctx.get('x-forwarded-for') !== '' || ctx.get('forwarded') !== '';
+  const address = ctx.req.socket.remoteAddress ?? '';
+  return !forwarded && (address === '::1' || address.replace(/^::ffff:/, '').startsWith('127.'));
+}
+
+/**
  * @param proxies how many proxies of ours a request passes, each adding the address it was reached from; 0: the header
  *   is not looked at
  * @returns the address to count under: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has

@@ -4,6 +4,7 @@
 import type { ServerHttp2Session } from 'node:http2';
 import type Koa from 'koa';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
+import type { Administrator } from '../directory/administrators.ts';
 import type { DeviceIdentity } from '../directory/devices.ts';
 import type { Directory } from '../directory/directory.ts';
 import type { Log } from '../log.ts';
@@ -13,7 +14,10 @@ import type { HttpSettings } from './settings.ts';
 import type { Slots } from './slots.ts';
 import type { StreamWindows } from './stream-windows.ts';
 
-/** Resolves when the part works. Bounded and cached by the shell; one that ignores the signal is left behind. */
+/**
+ * Resolves when the part works; with `{ tell: {...} }` when it has something to say all the same, for everybody to read.
+ * Bounded and cached by the shell; one that ignores the signal is left behind.
+ */
 export type ReadinessCheck = (signal: AbortSignal) => Promise<unknown>;
 
 export interface AppDeps {
@@ -28,7 +32,12 @@ export interface AppDeps {
   readiness: Readonly<Record<string, ReadinessCheck>>;
   requests: RequestsInFlight;
   slots: RequestSlots;
+  /** Serves a path below its mount as the queues' dashboard; null where there is none. */
+  dashboard: Dashboard | null;
 }
+
+/** Koa middleware for everything below `dashboardPath`. Leaves what it does not know to `next`. */
+export type Dashboard = (ctx: Context, next: () => Promise<unknown>) => Promise<unknown>;
 
 /** The places that requests take, by kind: so that nobody takes everybody's. */
 export interface RequestSlots {
@@ -57,6 +66,8 @@ export interface RequestState {
   signal: AbortSignal;
   /** Set by device(). */
   device?: DeviceIdentity;
+  /** Set by administrator(). */
+  administrator?: Administrator;
   /** Set by device('own') and device('read') on routes that name an archive. */
   archive?: ArchiveRef;
   bytesIn: number;

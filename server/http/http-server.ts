@@ -6,7 +6,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { createApp, createRequestsInFlight } from './app.ts';
 import { ByteBudget } from './budget.ts';
-import type { AppDeps, ReadinessCheck, RequestSlots, RequestState } from './deps.ts';
+import type { AppDeps, Dashboard, ReadinessCheck, RequestSlots, RequestState } from './deps.ts';
 import { createListeners } from './listener.ts';
 import type { HttpSettings } from './settings.ts';
 import { type ShutdownResult, shutDown } from './shutdown.ts';
@@ -21,6 +21,8 @@ export interface HttpServerParts {
   /** By name: `database`, `objects`, `queue`. */
   readiness: Readonly<Record<string, ReadinessCheck>>;
   settings: HttpSettings;
+  /** The queues' dashboard; without it there is none. */
+  dashboard?: Dashboard;
 }
 
 export interface HttpServer {
@@ -43,6 +45,7 @@ export function createHttpServer(
   const requests = createRequestsInFlight();
   const app = makeApp({
     ...parts,
+    dashboard: parts.dashboard ?? null,
     budget,
     requests,
     windows: new StreamWindows(budget, settings),

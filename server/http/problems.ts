@@ -75,7 +75,8 @@ export function renderProblem(ctx: Context, problem: Problem): void {
   // RFC 9110, 15.5.17: what there is instead of the range.
   if (problem.code === 'range_not_satisfiable' && problem.extras.length !== undefined)
     ctx.set('Content-Range', `bytes */${problem.extras.length}`);
-  if (problem.status === 401) ctx.set('WWW-Authenticate', 'Bearer');
+  // A route that takes something else than device tokens has said so.
+  if (problem.status === 401 && !ctx.res.hasHeader('WWW-Authenticate')) ctx.set('WWW-Authenticate', 'Bearer');
 }
 
 function logFailure(ctx: Context, problem: Problem): void {

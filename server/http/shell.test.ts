@@ -254,6 +254,20 @@ describe('/readyz', () => {
     broken = false;
     await until(async () => (await ask()).status === 200);
   });
+
+  test('shows what a part that works has to tell', async () => {
+    const tell = { held: false, reason: 'contested', detail: 'two catalogs use this bucket' };
+    const { session } = await start({
+      readiness: { deleting: async () => ({ tell }), other: async () => ({ secret: 1 }) },
+    });
+    const { status, body } = await request(session, { ':path': '/readyz' });
+    expect(status).toBe(200);
+    const { parts } = JSON.parse(body.toString());
+    expect(parts).toEqual({
+      deleting: { ok: true, ms: expect.any(Number), ...tell },
+      other: { ok: true, ms: expect.any(Number) },
+    });
+  });
 });
 
 describe('shutting down', () => {

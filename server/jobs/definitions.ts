@@ -1,35 +1,202 @@
 /**
- * Every job there is: how often it runs and what it does. A job carries ids, never facts: it can run twice, be lost or
- * run after a crash, and that costs time only, because what must happen is a row.
+ * Every job there is: on which queue, how often it runs, and what it does. A job carries ids, never facts: it can run
+ * twice, be lost or run after a crash, and that costs time only, because what must happen is a row.
  */
+import { z } from 'zod';
+import { applyPolicies } from '../../storage/archive/apply-policies.ts';
+import { compactDue } from '../../storage/archive/compact.ts';
+import { compareBucket } from '../../storage/archive/compare-bucket.ts';
+import { findDamageUsers } from '../../storage/archive/damage.ts';
+import { deleteDeadObjects } from '../../storage/archive/delete-objects.ts';
+import { DeletingStopped, type Fence } from '../../storage/archive/fence.ts';
+import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/housekeeping.ts';
+import { pruneDue } from '../../storage/archive/prune.ts';
+import { reclaimDue, settleDue } from '../../storage/archive/reclaim.ts';
+import { recountDue } from '../../storage/archive/recount.ts';
 import { abandonStaleRuns } from '../../storage/archive/runs.ts';
+import { verifyDue } from '../../storage/archive/verify.ts';
 import type { Storage } from '../../storage/storage.ts';
+import { pruneDeps } from '../directory/retention.ts';
+
+const minute = 60_000;
+const hour = 60 * minute;
+const day = 24 * hour;
+
+/** No agent comes again with a commit it sent so long ago. */
+const keepCommitsMs = 30 * day;
+
+export const queueNames = ['housekeeping', 'deleting', 'checking'] as const;
+/**
+ * Apart, so that long work never keeps short work waiting. `housekeeping` takes seconds; `deleting` takes versions,
+ * blocks and objects away; `checking` reads what there is, and compares.
+ */
+export type QueueName = (typeof queueNames)[number];
 
 /** What jobs work on. */
 export interface JobContext {
   storage: Storage;
+  /** Nothing is deleted unless it holds. The worker keeps it beating. */
+  fence: Fence;
   /** After this long without a word from its agent, a run is abandoned. */
   runSilenceMs: number;
+  verifyBytesPerSecond: number;
+  verifyEveryMs: number;
 }
 
-export interface JobDefinition {
+/** What a job did, in numbers: for its record, the log and the metrics. */
+export type JobResult = Record<string, number>;
+
+export interface JobRun {
+  /** The work ends soon after it, by returning or by throwing. */
+  signal: AbortSignal;
+  /** Tells how far it has come; may be called often. */
+  progress(numbers: JobResult): void;
+  /** What the job's data names. */
+  ids: Readonly<Record<string, number>>;
+}
+
+/** Thrown by work that may not be done now, for a reason that is told elsewhere: no failure, and no success either. */
+export class NotNow extends Error {
+  override name = 'NotNow';
+}
+
+export interface JobDefinition<Context = JobContext> {
+  queue: QueueName;
   /** Milliseconds between two runs. */
   everyMs: number;
-  /** @returns what the job's record shows: a few numbers */
-  work(context: JobContext, signal: AbortSignal): Promise<Record<string, number>>;
+  /**
+   * The longest that one run works; the next goes on where it stopped. Null for work that would begin anew, and may
+   * take as long as it takes.
+   */
+  sliceMs: number | null;
+  /** What its data may be. Anything else is refused before any work. Left out: no data. */
+  ids?: z.ZodType<Readonly<Record<string, number>>>;
+  /** Done again from wherever it may have stopped. */
+  work(context: Context, run: JobRun): Promise<JobResult>;
 }
 
-export type JobName = 'abandon-stale-runs';
+export type JobName =
+  | 'abandon-stale-runs'
+  | 'fold-usage'
+  | 'forget-leases'
+  | 'trim-commits'
+  | 'apply-policies'
+  | 'prune'
+  | 'reclaim'
+  | 'settle'
+  | 'compact'
+  | 'delete-objects'
+  | 'verify'
+  | 'find-damage'
+  | 'compare-bucket'
+  | 'recount';
 
 export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
   'abandon-stale-runs': {
-    everyMs: 60_000,
+    queue: 'housekeeping',
+    everyMs: minute,
+    sliceMs: minute,
     work: async ({ storage, runSilenceMs }) => ({
       abandoned: await abandonStaleRuns(storage, { olderThanMs: runSilenceMs }),
     }),
   },
+  'fold-usage': {
+    queue: 'housekeeping',
+    everyMs: minute,
+    sliceMs: minute,
+    work: ({ storage }, { signal }) => foldUsage(storage, { signal }),
+  },
+  'forget-leases': {
+    queue: 'housekeeping',
+    everyMs: 10 * minute,
+    sliceMs: minute,
+    work: ({ storage }) => forgetLapsedLeases(storage),
+  },
+  'trim-commits': {
+    queue: 'housekeeping',
+    everyMs: 6 * hour,
+    sliceMs: 5 * minute,
+    work: ({ storage }, { signal }) => trimCommits(storage, { keepMs: keepCommitsMs, signal }),
+  },
+
+  // Prune looks where something is due. Under another policy that may be files that were not.
+  'apply-policies': {
+    queue: 'deleting',
+    everyMs: hour,
+    sliceMs: null,
+    work: ({ storage, fence }, { signal }) => applyPolicies(storage, pruneDeps(fence), { signal }),
+  },
+  prune: {
+    queue: 'deleting',
+    everyMs: 5 * minute,
+    sliceMs: 6 * hour,
+    work: ({ storage, fence }, { signal }) => unlessStopped(pruneDue(storage, pruneDeps(fence), { signal })),
+  },
+  // A freed block's row is to be gone within an hour of the end of its claim.
+  reclaim: {
+    queue: 'deleting',
+    everyMs: 5 * minute,
+    sliceMs: hour,
+    work: ({ storage }, { signal }) => reclaimDue(storage, { signal }),
+  },
+  settle: {
+    queue: 'deleting',
+    everyMs: 30 * minute,
+    sliceMs: hour,
+    work: ({ storage }, { signal }) => settleDue(storage, { signal }),
+  },
+  compact: {
+    queue: 'deleting',
+    everyMs: 10 * minute,
+    sliceMs: 6 * hour,
+    work: async ({ storage }, { signal }) => ({ ...(await compactDue(storage, { signal })) }),
+  },
+  'delete-objects': {
+    queue: 'deleting',
+    everyMs: 5 * minute,
+    sliceMs: hour,
+    work: ({ storage, fence }, { signal }) => unlessStopped(deleteDeadObjects(storage, fence, { signal })),
+  },
+
+  verify: {
+    queue: 'checking',
+    everyMs: minute,
+    sliceMs: hour,
+    work: async ({ storage, fence, verifyBytesPerSecond, verifyEveryMs }, { signal }) => ({
+      ...(await verifyDue(storage, fence, { bytesPerSecond: verifyBytesPerSecond, everyMs: verifyEveryMs, signal })),
+    }),
+  },
+  // Whoever marks damage looks for it at once; this is for one that was stopped meanwhile, and for what has healed.
+  'find-damage': {
+    queue: 'checking',
+    everyMs: 10 * minute,
+    sliceMs: null,
+    work: ({ storage }, { signal }) => findDamageUsers(storage, { signal }),
+  },
+  'compare-bucket': {
+    queue: 'checking',
+    everyMs: day,
+    sliceMs: null,
+    work: async ({ storage, fence }, { signal }) =>
+      unlessStopped(compareBucket(storage, fence, { signal }).then((result) => ({ ...result }))),
+  },
+  recount: {
+    queue: 'checking',
+    everyMs: 7 * day,
+    sliceMs: null,
+    work: async ({ storage }, { signal }) => ({ ...(await recountDue(storage, { signal })) }),
+  },
 };
 
-export function isJobName(name: string): name is JobName {
-  return Object.hasOwn(jobDefinitions, name);
+/** Why deleting is stopped is told by the fence: in alerts, in /readyz and in the metrics. */
+async function unlessStopped<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof DeletingStopped) throw new NotNow(error.message, { cause: error });
+    throw error;
+  }
 }
+
+/** The data of a job that has none. */
+export const noIds = z.strictObject({});

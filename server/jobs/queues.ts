@@ -1,35 +1,48 @@
 /**
- * The job queue: on Redis where there is one, else on PostgreSQL in a schema of its own. Losing it loses nothing but
- * time. Together with worker.ts the only place that knows BullMQ.
+ * The job queues: on Redis where there is one, else on PostgreSQL in a schema of their own. Losing them loses nothing
+ * but time. Together with worker.ts and dashboard.ts the only place that knows BullMQ.
  */
-import { createPostgresBackend, Queue, Worker, withBackend } from 'bullmq';
-import type { JobName } from './definitions.ts';
+import { createPostgresBackend, type Job, Queue, Worker, withBackend } from 'bullmq';
+import { type QueueName, queueNames } from './definitions.ts';
+import { forgetOthers, keepScheduled, type SchedulingQueue } from './schedule.ts';
 
 export type QueueSettings = { redisUrl: string } | { databaseUrl: string; migrate: boolean };
 
 const onPostgres = withBackend(createPostgresBackend);
+const answerTimeoutMs = 3_000;
+/** Delayed jobs that are looked at for one that is late; those that wait for their repetition come between. */
+const lateJobsMax = 20;
 
-export const queueName = 'housekeeping';
-const checkTimeoutMs = 3_000;
-
-export type Processor = (job: { name: string; id: string }, signal: AbortSignal) => Promise<unknown>;
-
-export interface QueueCounts {
+export interface QueueState {
   waiting: number;
   active: number;
   delayed: number;
   failed: number;
+  /** How long the oldest job has been due without being begun; 0 when none is. Milliseconds. */
+  oldestDueMs: number;
+}
+
+/** A job that repeats. */
+export interface Scheduled {
+  name: string;
+  queue: QueueName;
+  everyMs: number;
 }
 
 export interface Queues {
-  /** Makes a job run every so often, once for all workers. Repeating it changes nothing. */
-  schedule(name: JobName, everyMs: number): Promise<void>;
+  /** Makes these repeat, once for all workers, and ends all other schedules. */
+  schedule(jobs: readonly Scheduled[]): Promise<void>;
+  /** Puts right what has happened to their schedules. @returns the names of those that had to be */
+  keepScheduled(jobs: readonly Scheduled[]): Promise<string[]>;
   /** Puts a job in now. */
-  add(name: JobName): Promise<void>;
-  counts(): Promise<QueueCounts>;
-  /** Resolves when the queue answers. @throws Error when it does not within three seconds */
+  add(job: Pick<Scheduled, 'name' | 'queue'>, ids?: Record<string, number>): Promise<void>;
+  /** @throws Error when they do not answer within three seconds */
+  states(): Promise<Record<QueueName, QueueState>>;
+  /** Resolves when the queues answer. @throws Error when they do not within three seconds */
   check(): Promise<void>;
   close(): Promise<void>;
+  /** For the dashboard. */
+  readonly bullmq: readonly Queue[];
 }
 
 /** Finished jobs are kept to be looked at, and no more than these. */
@@ -43,12 +56,12 @@ const defaultJobOptions = {
 };
 
 /** Where BullMQ connects to. Its sessions are not the engine's: none of the engine's planner settings hold there. */
-function postgresConnection(settings: { databaseUrl: string; migrate: boolean }, role: string) {
+function postgresConnection(settings: { databaseUrl: string; migrate: boolean }, role: string, max: number) {
   return {
     connectionString: settings.databaseUrl,
     schema: 'jobs',
     migrate: settings.migrate,
-    max: 3,
+    max,
     connectionTimeoutMillis: 10_000,
     idleTimeoutMillis: 60_000,
     keepAlive: true,
@@ -62,22 +75,27 @@ function redisConnection(settings: { redisUrl: string }) {
   return { url: settings.redisUrl, connectTimeout: 10_000, keepAlive: 10_000 };
 }
 
-function openQueue(settings: QueueSettings) {
+function openQueue(name: QueueName, settings: QueueSettings): Queue {
   if ('redisUrl' in settings)
-    return new Queue(queueName, { connection: redisConnection(settings), prefix: 'holdfast', defaultJobOptions });
-  return new onPostgres.Queue(queueName, { connection: postgresConnection(settings, 'queue'), defaultJobOptions });
+    return new Queue(name, { connection: redisConnection(settings), prefix: 'holdfast', defaultJobOptions });
+  const connection = postgresConnection(settings, 'queue', 2);
+  return new onPostgres.Queue(name, { connection, defaultJobOptions }) as unknown as Queue;
 }
 
-/** A worker that is not yet running. */
-export function openWorker(settings: QueueSettings, processor: Processor) {
-  const process = (
-    job: { name: string; id?: string | undefined },
-    _token?: string,
-    signal?: AbortSignal,
-  ): Promise<unknown> => processor({ name: job.name, id: job.id ?? '' }, signal ?? new AbortController().signal);
+export type Processor = (job: Job, token: string, signal: AbortSignal) => Promise<unknown>;
+
+/** A worker of one queue that is not yet running. It works on `concurrency` jobs at a time. */
+export function openWorker(
+  { name, concurrency }: { name: QueueName; concurrency: number },
+  settings: QueueSettings,
+  processor: Processor,
+): Worker {
+  // BullMQ makes a signal for whoever takes three arguments.
+  const process = (job: Job, token?: string, signal?: AbortSignal): Promise<unknown> =>
+    processor(job, token ?? '', signal ?? new AbortController().signal);
   const options = {
     autorun: false,
-    concurrency: 1,
+    concurrency,
     // A worker that dies gives its job up after this long; one that lives renews it.
     lockDuration: 30_000,
     stalledInterval: 30_000,
@@ -86,54 +104,87 @@ export function openWorker(settings: QueueSettings, processor: Processor) {
     removeOnFail: defaultJobOptions.removeOnFail,
   };
   if ('redisUrl' in settings)
-    return new Worker(queueName, process, { ...options, connection: redisConnection(settings), prefix: 'holdfast' });
-  return new onPostgres.Worker(queueName, process, {
-    ...options,
-    connection: postgresConnection({ ...settings, migrate: false }, 'worker'),
-  });
+    return new Worker(name, process, { ...options, connection: redisConnection(settings), prefix: 'holdfast' });
+  const connection = postgresConnection({ ...settings, migrate: false }, 'worker', 3);
+  return new onPostgres.Worker(name, process as never, { ...options, connection }) as unknown as Worker;
 }
 
 /**
- * Opens the queue, and makes its tables where `migrate` says so.
+ * Opens the queues, and makes their tables where `migrate` says so.
  * @param onError told of connections lost; BullMQ makes new ones by itself
  */
 export async function openQueues(settings: QueueSettings, onError: (error: Error) => void): Promise<Queues> {
-  const queue = openQueue(settings);
+  const opened = new Map<QueueName, Queue>();
   let closing = false;
-  queue.on('error', (error: Error) => {
-    // Connections that are being closed may be cut by a PostgreSQL that is stopping, too.
-    if (!closing) onError(error);
-  });
-  try {
+  const open = async (name: QueueName, own: QueueSettings): Promise<void> => {
+    const queue = openQueue(name, own);
+    opened.set(name, queue);
+    queue.on('error', (error: Error) => {
+      // Connections that are being closed may be cut by a PostgreSQL that is stopping, too.
+      if (!closing) onError(error);
+    });
     await within(30_000, queue.waitUntilReady(), 'the job queue did not become ready');
+  };
+  const close = async (): Promise<void> => {
+    closing = true;
+    const closed = [...opened.values()].map((queue) => queue.close());
+    await within(5_000, Promise.all(closed), 'the job queue did not close');
+  };
+  try {
+    // The tables are the same for all; only the first makes them.
+    const [first, ...rest] = queueNames;
+    await open(first!, settings);
+    const migrated = 'redisUrl' in settings ? settings : { ...settings, migrate: false };
+    for (const name of rest) await open(name, migrated);
   } catch (error) {
-    await within(5_000, queue.close(), 'close').catch(() => {});
+    await close().catch(() => {});
     throw error;
   }
+  const queueOf = (name: QueueName): Queue => opened.get(name)!;
+  const scheduling = (name: QueueName): SchedulingQueue => queueOf(name) as unknown as SchedulingQueue;
+
+  const keep = async (jobs: readonly Scheduled[]): Promise<string[]> => {
+    const mended: string[] = [];
+    for (const job of jobs) if (await keepScheduled(scheduling(job.queue), job)) mended.push(job.name);
+    return mended;
+  };
   return {
-    async schedule(name, everyMs) {
-      await queue.upsertJobScheduler(name, { every: everyMs }, { name, data: {} });
+    bullmq: [...opened.values()],
+    async schedule(jobs) {
+      for (const name of queueNames) {
+        const own = jobs.filter(({ queue }) => queue === name).map((job) => job.name);
+        await forgetOthers(scheduling(name), new Set(own));
+      }
+      await keep(jobs);
     },
-    async add(name) {
-      await queue.add(name, {});
+    keepScheduled: keep,
+    async add({ name, queue }, ids = {}) {
+      await queueOf(queue).add(name, ids);
     },
-    async counts() {
-      const {
-        waiting = 0,
-        active = 0,
-        delayed = 0,
-        failed = 0,
-      } = await queue.getJobCounts('waiting', 'active', 'delayed', 'failed');
-      return { waiting, active, delayed, failed };
+    async states() {
+      const states = queueNames.map(async (name) => [name, await stateOf(queueOf(name))] as const);
+      const all = await within(answerTimeoutMs, Promise.all(states), 'the job queue does not answer');
+      return Object.fromEntries(all) as Record<QueueName, QueueState>;
     },
     async check() {
-      await within(checkTimeoutMs, queue.getJobCounts('active'), 'the job queue does not answer');
+      const answers = queueNames.map((name) => queueOf(name).getJobCounts('active'));
+      await within(answerTimeoutMs, Promise.all(answers), 'the job queue does not answer');
     },
-    async close() {
-      closing = true;
-      await within(5_000, queue.close(), 'the job queue did not close').catch(onError);
-    },
+    close: () => close().catch(onError),
   };
+}
+
+async function stateOf(queue: Queue): Promise<QueueState> {
+  const counts = await queue.getJobCounts('waiting', 'active', 'delayed', 'failed');
+  const { waiting = 0, active = 0, delayed = 0, failed = 0 } = counts;
+  // Newest first: the only order in which both backends give a part of those that wait.
+  const oldest = waiting > 0 ? await queue.getJobs(['waiting'], waiting - 1, waiting - 1, false) : [];
+  // Without a worker nobody moves jobs whose time has come to those that wait.
+  const late = delayed > 0 ? await queue.getJobs(['delayed'], 0, lateJobsMax - 1, true) : [];
+  // The delay of a repetition counts from its failure, which is not kept: only first attempts tell when they are due.
+  const due = [...oldest, ...late.filter(({ attemptsMade }) => attemptsMade === 0)];
+  const since = Math.min(...due.map(({ timestamp, delay }) => timestamp + (delay ?? 0)));
+  return { waiting, active, delayed, failed, oldestDueMs: Math.max(0, Date.now() - since) };
 }
 
 /** Makes the queue's tables, for the command `migrate`. */

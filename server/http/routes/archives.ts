@@ -5,6 +5,7 @@ import { limits } from '../../../protocol/limits.ts';
 import { CommitRequest, type VersionsFrame } from '../../../protocol/messages.ts';
 import { encodeFrame, frameStreamType } from '../../../protocol/wire.ts';
 import { commitVersions } from '../../../storage/archive/commit.ts';
+import { listDamagedPaths } from '../../../storage/archive/damage.ts';
 import { readHistory, readTree, streamVersions } from '../../../storage/archive/read-tree.ts';
 import { answer, streamed } from '../answers.ts';
 import { message } from '../bodies.ts';
@@ -62,6 +63,11 @@ export function archiveRoutes(router: Router<RequestState>, { storage, metrics, 
   router.get('/v1/archives/:archive/history', device('read'), async (ctx) => {
     const query = readQuery(ctx, { path: pathValue, after: seqOrNull, limit: pageLimit });
     answer(ctx, await readHistory(storage, ctx.state.archive!, query));
+  });
+
+  router.get('/v1/archives/:archive/damaged', device('own'), async (ctx) => {
+    const { after, limit } = readQuery(ctx, { after: pathValue, limit: pageLimit });
+    answer(ctx, await listDamagedPaths(storage, ctx.state.archive!, { after, limit }));
   });
 }
 

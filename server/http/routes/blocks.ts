@@ -1,13 +1,14 @@
-/** Blocks: asked about, sent, and given back. A device reaches those of its user's vault and no others. */
+/** Blocks and lists: asked about, sent, and given back. A device reaches those of its user's vault and no others. */
 import type Router from '@koa/router';
 import { encodeBlockFrameHeader, encodeBlockFramesEnd } from '../../../protocol/block-frames.ts';
-import { bitAt, hashCount } from '../../../protocol/hashes.ts';
+import { bitAt, hashAt, hashCount } from '../../../protocol/hashes.ts';
 import { limits } from '../../../protocol/limits.ts';
-import { ClaimRequest, FetchRequest } from '../../../protocol/messages.ts';
+import { ClaimRequest, FetchRequest, ListFetchRequest, type UploadHeader } from '../../../protocol/messages.ts';
 import { Problem } from '../../../protocol/problems.ts';
 import { readUploadHeader, uploadBodyBytesMax } from '../../../protocol/upload.ts';
 import { ByteReader, blockStreamType } from '../../../protocol/wire.ts';
 import { claimBlocks } from '../../../storage/archive/claim.ts';
+import { claimLists, readLists, storeLists } from '../../../storage/archive/lists.ts';
 import { blockLength, type FetchedBlock, fetchBlocks, readBlock } from '../../../storage/archive/read-blocks.ts';
 import { type UploadResult, uploadBlocks } from '../../../storage/archive/upload.ts';
 import { answer, streamed } from '../answers.ts';
@@ -27,12 +28,12 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     '/v1/blocks/claim',
     device(),
     message(ClaimRequest, limits.messageBytesMax, async (ctx, request) => {
-      if (request.lists.byteLength > 0)
-        throw new Problem('lists_unsupported', 'this server does not keep lists yet', { field: 'lists' });
-      const claim = await claimBlocks(storage, ctx.state.device!.vault, request.blocks);
+      const { vault } = ctx.state.device!;
+      const blocks = await claimBlocks(storage, vault, request.blocks);
       const asked = hashCount(request.blocks);
-      metrics.claimed({ asked, known: asked - countSet(claim.send, asked) });
-      answer(ctx, { blocks: claim.send, lists: Buffer.alloc(0), claimedUntil: claim.until.getTime() });
+      metrics.claimed({ asked, known: asked - countSet(blocks.send, asked) });
+      const lists = request.lists.byteLength > 0 ? await claimLists(storage, vault, request.lists) : noLists;
+      answer(ctx, { blocks: blocks.send, lists: lists.send, ...promised(blocks.until) });
     }),
   );
 
@@ -40,10 +41,13 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     '/v1/blocks',
     device(),
     stream(uploadType, uploadBodyBytesMax, async (ctx, body, length) => {
+      const { vault } = ctx.state.device!;
       const reader = new ByteReader(body);
       const header = await readUploadHeader(reader, length);
-      const result = await uploadBlocks(storage, ctx.state.device!.vault, header, reader.remaining(), ctx.state);
-      answerUpload(ctx, result);
+      const blocks = await uploadBlocks(storage, vault, header, reader.pieces(sum(header.lengths)), ctx.state);
+      // After the blocks, which they may name. If they are refused, the blocks stay.
+      const lists = await storeLists(storage, vault, await listsFrom(reader, header));
+      answerUpload(ctx, blocks, lists.stored);
     }),
   );
 
@@ -60,7 +64,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
         body,
         ctx.state,
       );
-      answerUpload(ctx, result);
+      answerUpload(ctx, result, 0);
     }),
   );
 
@@ -106,10 +110,45 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     }),
   );
 
-  function answerUpload(ctx: Context, result: UploadResult): void {
+  router.post(
+    '/v1/lists/fetch',
+    device(),
+    message(ListFetchRequest, limits.messageBytesMax, async (ctx, request, { giveBack }) => {
+      const { deviceId, vault } = ctx.state.device!;
+      const release = await slots.fetches.take(deviceId);
+      giveBack();
+      try {
+        await streamed(ctx, blockStreamType, frames(readLists(storage, vault, request.lists)));
+      } finally {
+        release();
+      }
+    }),
+  );
+
+  function answerUpload(ctx: Context, result: UploadResult, listsStored: number): void {
     metrics.blocks(result);
-    answer(ctx, { stored: result.stored, known: result.known, claimedUntil: result.until.getTime() });
+    answer(ctx, { stored: result.stored, known: result.known, listsStored, ...promised(result.until) });
   }
+
+  /** Every promise is made before its answer, so that counted from the request it is never too long. */
+  function promised(until: Date): { claimedUntil: number; claimedForMs: number } {
+    return { claimedUntil: until.getTime(), claimedForMs: storage.settings.claimWindowMs };
+  }
+}
+
+const noLists = { send: Buffer.alloc(0) };
+
+/** Takes the lists of an upload from its body: each lies in one piece, and all of them are charged as the body is. */
+async function listsFrom(reader: ByteReader, header: UploadHeader): Promise<{ hash: Buffer; blocks: Buffer }[]> {
+  const lists: { hash: Buffer; blocks: Buffer }[] = [];
+  for (const [index, length] of header.listLengths.entries())
+    lists.push({ hash: hashAt(header.lists, index), blocks: (await reader.read(length))! });
+  await reader.end();
+  return lists;
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
 }
 
 /** Pieces up to this are joined: a write per small block would cost more than the copy. */

@@ -5,11 +5,14 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type Router from '@koa/router';
 import { Problem } from '../../../protocol/problems.ts';
+import { isFromThisMachine } from '../client-address.ts';
 import type { AppDeps, Context, ReadinessCheck, RequestState } from '../deps.ts';
 
 interface PartState {
   ok: boolean;
   ms: number;
+  /** What the part says beside that it works. */
+  told: object;
   error?: unknown;
 }
 
@@ -24,7 +27,7 @@ export function probeRoutes(router: Router<RequestState>, deps: AppDeps): void {
     const parts = await checkAll();
     const ready = !deps.requests.leaving && Object.values(parts).every((part) => part.ok);
     const shown = Object.fromEntries(
-      Object.entries(parts).map(([name, { ok, ms }]) => [name, { ok, ms: Math.round(ms) }]),
+      Object.entries(parts).map(([name, { ok, ms, told }]) => [name, { ok, ms: Math.round(ms), ...told }]),
     );
     json(ctx, ready ? 200 : 503, {
       status: ready ? 'ok' : deps.requests.leaving ? 'shutting down' : 'not ready',
@@ -67,14 +70,19 @@ async function checkPart(check: ReadinessCheck, timeoutMs: number): Promise<Part
     timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
   });
   try {
-    await Promise.race([check(abort.signal), late]);
-    return { ok: true, ms: performance.now() - startedAt };
+    const answer = await Promise.race([check(abort.signal), late]);
+    return { ok: true, ms: performance.now() - startedAt, told: toldIn(answer) };
   } catch (error) {
-    return { ok: false, ms: performance.now() - startedAt, error };
+    return { ok: false, ms: performance.now() - startedAt, told: {}, error };
   } finally {
     clearTimeout(timer);
     abort.abort();
   }
+}
+
+function toldIn(answer: unknown): object {
+  const tell = (answer as { tell?: unknown } | null | undefined)?.tell;
+  return typeof tell === 'object' && tell !== null ? tell : {};
 }
 
 /** Asks once for all who ask meanwhile and for a moment after, so that probes cannot become the load. */
@@ -92,20 +100,11 @@ function cached<T>(forMs: number, ask: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/**
- * Loopback counts only for who came straight: behind an ingress on the same machine everybody comes from loopback,
- * and such a request says that it was forwarded.
- */
 function mayReadMetrics(ctx: Context, token: string | null): boolean {
   const [scheme, given] = ctx.get('authorization').split(' ');
   if (token !== null && scheme?.toLowerCase() === 'bearer' && given)
     return timingSafeEqual(digest(given), digest(token));
-  const forwarded = ctx.get('x-forwarded-for') !== '' || ctx.get('forwarded') !== '';
-  return !forwarded && isLoopback(ctx.req.socket.remoteAddress ?? '');
-}
-
-function isLoopback(address: string): boolean {
-  return address === '::1' || address.replace(/^::ffff:/, '').startsWith('127.');
+  return isFromThisMachine(ctx);
 }
 
 function digest(text: string): Buffer {

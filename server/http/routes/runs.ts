@@ -1,13 +1,13 @@
-/** Backup runs of a device, in its own archive. */
+/** Backup runs of a device: made in its own archive, and listed by whoever reads it. */
 import type Router from '@koa/router';
 import { limits } from '../../../protocol/limits.ts';
 import { RunFinishRequest, RunProgressRequest, RunStartRequest } from '../../../protocol/messages.ts';
-import { finishRun, progressRun, startRun } from '../../../storage/archive/runs.ts';
+import { finishRun, progressRun, readRuns, startRun } from '../../../storage/archive/runs.ts';
 import { answer } from '../answers.ts';
 import { message } from '../bodies.ts';
 import type { AppDeps, RequestState } from '../deps.ts';
 import { device } from '../device.ts';
-import { idParameter } from '../parameters.ts';
+import { idParameter, pageLimit, readQuery, seqOrNull } from '../parameters.ts';
 
 export function runRoutes(router: Router<RequestState>, { storage }: AppDeps): void {
   router.post(
@@ -35,4 +35,9 @@ export function runRoutes(router: Router<RequestState>, { storage }: AppDeps): v
       answer(ctx, {});
     }),
   );
+
+  router.get('/v1/archives/:archive/runs', device('read'), async (ctx) => {
+    const query = readQuery(ctx, { before: seqOrNull, limit: pageLimit });
+    answer(ctx, await readRuns(storage, ctx.state.archive!, query));
+  });
 }

@@ -1,0 +1,180 @@
+/**
+ * Which retention policy an archive has. A device's own wins, then that of the nearest organization above its user, then
+ * the default. A policy is taken whole: nothing of one is mixed with another, since its windows only make sense together.
+ *
+ * What must stay true: a stored policy that cannot be read deletes nothing. It is never passed over for the one above
+ * it or for the default, which could delete what it was made to keep.
+ *
+ * A policy given to a device belongs to its archive and goes on with the device that takes its place, so it is kept on
+ * every row of the archive, those of replaced devices included, and read from the newest that has one.
+ */
+import type { Fence } from '../../storage/archive/fence.ts';
+import { PolicyUnreadable } from '../../storage/archive/policy-unreadable.ts';
+import type { PruneDeps } from '../../storage/archive/prune.ts';
+import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention.ts';
+import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
+import type { ArchiveRef } from '../../storage/storage.ts';
+import { type PolicyFault, readPolicyDocument } from './retention-document.ts';
+
+/** An organization's ancestors from itself up, as far as the first that has a policy. `start` is its row. */
+const upFrom = (start: string): string => `up AS (
+       ${start}
+       UNION ALL
+       SELECT up.depth + 1, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention FROM up
+         JOIN organizations o ON o.tenant_id = up.tenant_id AND o.organization_id = up.parent_id
+        WHERE up.retention IS NULL)`;
+
+const source = `s.kind, s.id, s.name, s.retention`;
+
+const sql = {
+  ofArchive: statement(
+    'directory.retentionOfArchive',
+    `WITH RECURSIVE device AS MATERIALIZED (
+       SELECT d.guid::text AS guid, d.name, d.user_id FROM devices d WHERE d.vault_id = $1 AND d.archive_id = $2 AND d.state <> 'replaced'),
+     own AS MATERIALIZED (
+       SELECT r.retention FROM device JOIN devices r ON r.user_id = device.user_id
+        WHERE r.vault_id = $1 AND r.archive_id = $2 AND r.retention IS NOT NULL ORDER BY r.device_id DESC LIMIT 1),
+     ${upFrom(`SELECT 0 AS depth, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention
+         FROM device JOIN users u ON u.user_id = device.user_id
+         JOIN organizations o ON o.tenant_id = u.tenant_id AND o.organization_id = u.organization_id`)}
+     SELECT ${source} FROM device LEFT JOIN LATERAL (
+       SELECT 'device' AS kind, device.guid AS id, device.name, own.retention, -1 AS depth FROM own
+       UNION ALL
+       SELECT 'organization', up.organization_id::text, up.name, up.retention, up.depth FROM up WHERE up.retention IS NOT NULL
+       ORDER BY depth LIMIT 1) s ON true`,
+  ),
+
+  ofOrganization: statement(
+    'directory.retentionOfOrganization',
+    `WITH RECURSIVE ${upFrom(`SELECT 0 AS depth, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention
+         FROM organizations o WHERE o.tenant_id = $1 AND o.organization_id = $2`)}
+     SELECT ${source} FROM (SELECT 1 FROM up WHERE depth = 0) found LEFT JOIN LATERAL (
+       SELECT 'organization' AS kind, up.organization_id::text AS id, up.name, up.retention FROM up
+        WHERE up.retention IS NOT NULL ORDER BY up.depth LIMIT 1) s ON true`,
+  ),
+
+  setOfOrganization: statement(
+    'directory.setRetentionOfOrganization',
+    'UPDATE organizations SET retention = $3::jsonb WHERE tenant_id = $1 AND organization_id = $2 RETURNING organization_id',
+  ),
+
+  setOfDevice: statement(
+    'directory.setRetentionOfDevice',
+    `UPDATE devices d SET retention = $3::jsonb
+       FROM (SELECT user_id, vault_id, archive_id FROM devices WHERE tenant_id = $1 AND guid = $2::bigint AND state <> 'replaced') now
+      WHERE d.user_id = now.user_id AND d.vault_id = now.vault_id AND d.archive_id = now.archive_id RETURNING d.device_id`,
+  ),
+};
+
+/** Where a policy comes from, whole. */
+export type PolicySource =
+  | 'default'
+  | { device: { guid: string; name: string } }
+  | { organization: { id: number; name: string } };
+
+export interface FoundPolicy {
+  from: PolicySource;
+  /** As stored, or the default; null: it cannot be read. */
+  policy: RetentionPolicy | null;
+  /** Why it cannot be read. */
+  faults: PolicyFault[];
+}
+
+interface SourceRow {
+  kind: 'device' | 'organization' | null;
+  id: string | null;
+  name: string | null;
+  retention: unknown;
+}
+
+function foundIn(row: SourceRow): FoundPolicy {
+  if (row.kind === null) return { from: 'default', policy: defaultRetention, faults: [] };
+  const from: PolicySource =
+    row.kind === 'device'
+      ? { device: { guid: row.id!, name: row.name! } }
+      : { organization: { id: Number(row.id), name: row.name! } };
+  const { policy, faults } = readPolicyDocument(row.retention);
+  return { from, policy: policy ?? null, faults: faults ?? [] };
+}
+
+/** The policy an archive has, readable or not, and whose it is; null: no device has this archive. */
+export async function findPolicyOfArchive(db: Transaction, ref: ArchiveRef): Promise<FoundPolicy | null> {
+  const [row] = await db.query<SourceRow>(sql.ofArchive, [ref.vault, ref.archive]);
+  return row ? foundIn(row) : null;
+}
+
+/** The policy an organization has and hands down; null: there is none such in the tenant. */
+export async function findPolicyOfOrganization(
+  db: Transaction,
+  of: { tenantId: number; organizationId: number },
+): Promise<FoundPolicy | null> {
+  const [row] = await db.query<SourceRow>(sql.ofOrganization, [of.tenantId, of.organizationId]);
+  return row ? foundIn(row) : null;
+}
+
+export interface EffectiveRetention {
+  policy: RetentionPolicy;
+  from: PolicySource;
+}
+
+/**
+ * What to prune an archive by. By keys only, so that it may be asked in the transaction that deletes.
+ * @throws PolicyUnreadable when the stored policy is none, or nobody's device has the archive: nothing may be deleted
+ */
+export async function readEffectiveRetention(tx: Transaction, ref: ArchiveRef): Promise<EffectiveRetention> {
+  const found = await findPolicyOfArchive(tx, ref);
+  const archive = `archive ${ref.archive} of vault ${ref.vault}`;
+  if (!found) throw new PolicyUnreadable(ref, `${archive} is no device's, so there is no policy to prune it by`);
+  const { policy, from, faults } = found;
+  if (policy) return { policy, from };
+  const why = faults.map(({ message }) => message).join('; ');
+  throw new PolicyUnreadable(ref, `the retention policy of ${nameOfSource(from)}, for ${archive}, is none: ${why}`);
+}
+
+/** For people: `device laptop (123)`. */
+export function nameOfSource(from: PolicySource): string {
+  if (from === 'default') return 'the default';
+  if ('device' in from) return `device ${from.device.name} (${from.device.guid})`;
+  return `organization ${from.organization.name} (${from.organization.id})`;
+}
+
+/**
+ * Gives an organization a policy of its own, or (null) lets it inherit again. The policy must be valid.
+ * @returns false: there is no such organization in the tenant
+ */
+export async function setOrganizationRetention(
+  db: Database,
+  of: { tenantId: number; organizationId: number },
+  policy: RetentionPolicy | null,
+): Promise<boolean> {
+  return (await db.query(sql.setOfOrganization, [of.tenantId, of.organizationId, stored(policy)])).length > 0;
+}
+
+/**
+ * Gives a device's archive a policy of its own, or (null) lets it inherit again. The policy must be valid.
+ * @returns false: there is no such device in the tenant
+ */
+export async function setDeviceRetention(
+  db: Database,
+  of: { tenantId: number; guid: string },
+  policy: RetentionPolicy | null,
+): Promise<boolean> {
+  return (await db.query(sql.setOfDevice, [of.tenantId, of.guid, stored(policy)])).length > 0;
+}
+
+/** Null is SQL's, not JSON's: no policy, and not one that is null. */
+function stored(policy: RetentionPolicy | null): string | null {
+  if (policy === null) return null;
+  const { faults } = readPolicyDocument(policy);
+  if (faults) throw new Error(`not a retention policy: ${faults.map(({ message }) => message).join('; ')}`);
+  return JSON.stringify(policy);
+}
+
+/** What prune asks of the shell: the policy in force, and whether anything may be deleted now. */
+export function pruneDeps(fence: Pick<Fence, 'assertHeld' | 'assertTime'>): PruneDeps {
+  return {
+    readPolicy: async (tx, ref) => (await readEffectiveRetention(tx, ref)).policy,
+    assertMayDelete: () => fence.assertHeld(),
+    assertTime: (now) => fence.assertTime(now),
+  };
+}

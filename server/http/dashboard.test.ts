@@ -1,0 +1,241 @@
+/** Administrators' way in, and the queues' dashboard behind it, over a real listener and real queues. */
+import { randomBytes } from 'node:crypto';
+import type { ClientHttp2Session } from 'node:http2';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { type Database, databaseDefaults, openDatabase } from '../../storage/catalog/database.ts';
+import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
+import { type Directory, openDirectory } from '../directory/directory.ts';
+import { createFirstTenant, newRegistrationKey } from '../directory/first-tenant.ts';
+import { localKeyService } from '../directory/key-service.ts';
+import { insertOrganization, insertTenant, insertUser } from '../directory/people.ts';
+import { createDashboard } from '../jobs/dashboard.ts';
+import { openQueues, type Queues } from '../jobs/queues.ts';
+import { administrator } from './admin.ts';
+import type { Dashboard } from './deps.ts';
+import { dashboardPath, dashboardRoutes } from './routes/dashboard.ts';
+import {
+  type Answer,
+  h2,
+  problem,
+  request,
+  startTestServer,
+  type TestServer,
+  type TestServerOptions,
+} from './testing.ts';
+
+let test_: TestDatabase;
+let database: Database;
+let directory: Directory;
+let queues: Queues;
+let dashboard: Dashboard;
+let tenantAdmin: string;
+const password = 'correct horse';
+const servers: { server: TestServer; session: ClientHttp2Session }[] = [];
+
+const basic = (userName: string, given = password): string =>
+  `Basic ${Buffer.from(`${userName}:${given}`).toString('base64')}`;
+
+beforeAll(async () => {
+  test_ = await testDatabase();
+  database = openDatabase({ ...databaseDefaults, connectionString: test_.connectionString });
+  directory = openDirectory({
+    database,
+    keys: localKeyService([randomBytes(32)]),
+    passwordHashesMax: 2,
+    signInsPerMinute: 1_000,
+  });
+  await createFirstTenant(directory, {
+    name: 'first',
+    registrationKey: newRegistrationKey(),
+    userName: 'admin',
+    password,
+  });
+  const passwordHash = await directory.passwords.hash(password);
+  const tenantId = await database.transaction(async (tx) => {
+    const tenant = await insertTenant(tx, 'second');
+    const organization = { tenantId: tenant, parentId: null, name: 'root', registrationKey: newRegistrationKey() };
+    const organizationId = await insertOrganization(tx, organization);
+    await insertUser(tx, { tenantId: tenant, organizationId, name: 'admin', passwordHash, administrator: true });
+    return tenant;
+  });
+  tenantAdmin = `${tenantId}/admin`;
+  queues = await openQueues({ databaseUrl: test_.connectionString, migrate: true }, () => {});
+  dashboard = createDashboard(queues, { path: dashboardPath, onError: () => {} }) as unknown as Dashboard;
+});
+
+afterEach(async () => {
+  for (const { server, session } of servers.splice(0)) {
+    session.destroy();
+    await server.shutDown({ leaveMs: 0, drainMs: 100 });
+  }
+});
+
+afterAll(async () => {
+  await queues?.close();
+  await database?.close();
+  await test_?.drop();
+});
+
+async function start(options: Partial<TestServerOptions> = {}): Promise<ClientHttp2Session> {
+  const server = await startTestServer({
+    directory,
+    routes: (router, deps) => {
+      dashboardRoutes(router, { ...deps, dashboard });
+      router.all('/admin/who', administrator(), (ctx) => {
+        ctx.body = JSON.stringify(ctx.state.administrator);
+      });
+    },
+    ...options,
+  });
+  const session = await h2(server);
+  servers.push({ server, session });
+  return session;
+}
+
+const page = (session: ClientHttp2Session, path = '', headers: Record<string, string> = {}): Promise<Answer> =>
+  request(session, { ':path': `${dashboardPath}${path}`, authorization: basic('admin'), ...headers });
+const put = (session: ClientHttp2Session, path: string, headers: Record<string, string> = {}): Promise<Answer> =>
+  page(session, path, { ':method': 'PUT', ...headers });
+
+describe('administrator()', () => {
+  const ask = (session: ClientHttp2Session, headers: Record<string, string>): Promise<Answer> =>
+    request(session, { ':path': '/admin/who', ...headers });
+
+  test('lets in an administrator of any tenant, and tells the route who it is', async () => {
+    const session = await start();
+    expect(JSON.parse((await ask(session, { authorization: basic('admin') })).body.toString())).toEqual({
+      userId: expect.any(Number),
+      tenantId: expect.any(Number),
+      operator: true,
+    });
+    const other = await ask(session, { authorization: basic(tenantAdmin) });
+    expect(JSON.parse(other.body.toString())).toMatchObject({ operator: false });
+    expect(other.headers['www-authenticate']).toBeUndefined();
+  });
+
+  test.each<[string, Record<string, string>, string]>([
+    ['nothing', {}, 'unauthorized'],
+    ['a device token', { authorization: `Bearer ${'A'.repeat(43)}` }, 'unauthorized'],
+    ['no colon', { authorization: `Basic ${Buffer.from('admin').toString('base64')}` }, 'unauthorized'],
+    ['no name', { authorization: basic('') }, 'unauthorized'],
+    ['too much', { authorization: basic('admin', 'x'.repeat(3_000)) }, 'unauthorized'],
+    ['a wrong password', { authorization: basic('admin', 'wrong') }, 'sign_in_failed'],
+    ['a wrong name', { authorization: basic('nobody') }, 'sign_in_failed'],
+  ])('answers %s with 401, and how to sign in', async (_, headers, code) => {
+    const answer = await ask(await start(), headers);
+    expect(problem(answer)).toMatchObject({ status: 401, code });
+    expect(answer.headers['www-authenticate']).toBe('Basic realm="Holdfast", charset="UTF-8"');
+  });
+
+  test('takes no password over the net in the clear', async () => {
+    const forwarded = { 'x-forwarded-for': '192.0.2.7', authorization: basic('admin') };
+    const behindNothing = await start({ cleartext: true });
+    expect((await ask(behindNothing, { authorization: basic('admin') })).status).toBe(200); // on this machine
+    expect(problem(await ask(behindNothing, { ...forwarded, 'x-forwarded-proto': 'https' })).code).toBe('forbidden');
+    const behindIngress = await start({ cleartext: true, settings: { proxies: 1 } });
+    expect((await ask(behindIngress, { ...forwarded, 'x-forwarded-proto': 'https' })).status).toBe(200);
+    expect(problem(await ask(behindIngress, { ...forwarded, 'x-forwarded-proto': 'https, http' })).code).toBe(
+      'forbidden',
+    );
+    expect(problem(await ask(behindIngress, forwarded)).code).toBe('forbidden');
+  });
+
+  test.each<[string, Record<string, string>, number]>([
+    ['a script, which says nothing', {}, 200],
+    ['a page of ours', { 'sec-fetch-site': 'same-origin' }, 200],
+    ['a page of another site', { 'sec-fetch-site': 'cross-site' }, 403],
+    ['a page of a sister domain', { 'sec-fetch-site': 'same-site' }, 403],
+    ['an old browser on another site', { origin: 'https://evil.example' }, 403],
+    ['an old browser in a sandbox', { origin: 'null' }, 403],
+  ])('for a change asked for by %s', async (_, headers, status) => {
+    const session = await start();
+    const answer = await ask(session, { ':method': 'POST', authorization: basic('admin'), ...headers });
+    expect(answer.status).toBe(status);
+    expect((await ask(session, { authorization: basic('admin'), ...headers })).status).toBe(200); // reading
+  });
+
+  test('an old browser on a page of ours may change things', async () => {
+    const session = await start();
+    const { origin } = servers[0]!.server;
+    const headers = { ':method': 'POST', authorization: basic('admin'), origin };
+    expect((await ask(session, headers)).status).toBe(200);
+  });
+});
+
+describe('the dashboard', () => {
+  test('is for those who run the server', async () => {
+    const session = await start();
+    for (const path of ['', '/api/queues', '/static/favicon.ico']) {
+      expect((await page(session, path, { authorization: '' })).status).toBe(401);
+      expect(problem(await page(session, path, { authorization: basic(tenantAdmin) })).code).toBe('forbidden');
+    }
+  });
+
+  test('is a page with its files, which may load nothing from elsewhere', async () => {
+    const session = await start();
+    const answer = await page(session);
+    expect(answer.status).toBe(200);
+    expect(answer.headers['content-type']).toMatch(/^text\/html/);
+    expect(answer.headers['content-security-policy']).toMatch(/^default-src 'none'; script-src 'self';/);
+    expect(answer.headers['cache-control']).toBe('no-store');
+    const html = answer.body.toString();
+    expect(html).toContain(`<base href="${dashboardPath}/"`);
+    const [, script] = /src="(static\/js\/main\.[^"]+)"/.exec(html)!;
+    const file = await page(session, `/${script}`);
+    expect(file.status).toBe(200);
+    expect(file.headers['cache-control']).toBe('private, max-age=3600');
+    expect(problem(await page(session, '/static/js/none.js')).status).toBe(404);
+    expect(problem(await page(session, '/nothing/of/the/sort')).status).toBe(404);
+  });
+
+  test('shows the queues and their jobs', async () => {
+    await queues.add({ name: 'prune', queue: 'deleting' });
+    const answer = await page(await start(), '/api/queues?activeQueue=deleting&page=1&jobsPerPage=10&status=waiting');
+    const shown = JSON.parse(answer.body.toString()).queues as { name: string; counts: { waiting: number } }[];
+    expect(shown.map(({ name }) => name).toSorted()).toEqual(['checking', 'deleting', 'housekeeping']);
+    expect(shown.find(({ name }) => name === 'deleting')!.counts.waiting).toBe(1);
+    expect(answer.headers['cache-control']).toBe('no-store');
+  });
+
+  test('begins what has failed again, and what waits at once', async () => {
+    const [queue] = queues.bullmq;
+    const job = await queue!.add('abandon-stale-runs', {}, { delay: 3_600_000 });
+    const session = await start();
+    const path = `/api/queues/${queue!.name}/${job.id}`;
+    expect((await put(session, `${path}/promote`)).status).toBe(204);
+    expect(await queue!.getJobState(job.id!)).toBe('waiting');
+    expect(problem(await put(session, `${path}/promote`, { 'sec-fetch-site': 'cross-site' })).code).toBe('forbidden');
+    const lines = servers[0]!.server.lines.filter(({ msg }) => msg === 'queues changed by an administrator');
+    expect(lines).toMatchObject([{ path: `${path}/promote`, user: expect.any(Number) }]);
+    expect(servers[0]!.server.lines.find(({ msg }) => msg === 'request')).toMatchObject({
+      route: `${dashboardPath}/{*page}`,
+    });
+  });
+
+  test.each([
+    ['PUT', '/api/queues/deleting/pause'],
+    ['PUT', '/api/queues/pause'],
+    ['PUT', '/api/queues/deleting/empty'],
+    ['PUT', '/api/queues/deleting/obliterate'],
+    ['PUT', '/api/queues/deleting/clean/completed'],
+    ['PUT', '/api/queues/deleting/clean/retry'],
+    ['PUT', '/api/queues/deleting/retry/completed'],
+    ['PUT', '/api/queues/deleting/retry/promote'],
+    ['PUT', '/api/queues/deleting/concurrency'],
+    ['PUT', '/api/queues/deleting/1/clean'],
+    ['PUT', '/api/queues/deleting/job-schedulers/prune/remove'],
+  ])('changes nothing else: %s %s', async (method, path) => {
+    const session = await start();
+    expect(problem(await page(session, path, { ':method': method })).code).toBe('forbidden');
+  });
+
+  test.each([
+    ['POST', '/api/queues/deleting/add'],
+    ['PATCH', '/api/queues/deleting/1/update-data'],
+    ['PATCH', '/api/queues/deleting/job-schedulers/prune'],
+    ['DELETE', '/api/queues/deleting'],
+  ])('has no %s %s', async (method, path) => {
+    const session = await start();
+    expect((await page(session, path, { ':method': method })).status).toBe(405);
+  });
+});
