@@ -16,10 +16,12 @@ import { newRegistrationKey } from '../server/directory/first-tenant.ts';
 import { localKeyService } from '../server/directory/key-service.ts';
 import { insertOrganization, insertTenant, insertUser } from '../server/directory/people.ts';
 import { registerDevice } from '../server/directory/register.ts';
+import { findPolicyOfArchive } from '../server/directory/retention.ts';
 import { certificateSha256 } from '../server/embedded/certificate.ts';
 import { startTestServer, type TestServer } from '../server/http/testing.ts';
+import { listAlerts, raiseAlert } from '../storage/catalog/alerts.ts';
 import { type RawAnswer, rawRequest, rawSession } from './helpers/raw-http.ts';
-import { type Described, described, hex, registration, secretPath, type Target } from './helpers/route-calls.ts';
+import { basic, type Described, described, hex, registration, secretPath, type Target } from './helpers/route-calls.ts';
 import { everyRoute, type Route } from './helpers/routes.ts';
 import type { Person } from './helpers/server.ts';
 import { type TestStorage, testStorage, version } from './helpers/storage.ts';
@@ -38,19 +40,38 @@ const password = 'of everybody here';
 let owner: Device;
 let devices: Record<'otherDevice' | 'otherUser' | 'otherTenant' | 'replaced', Device>;
 
+/** The owner's tenant, which is the server's first, and another. */
+let mine: Tenant;
+let other: Tenant;
+
 const content = randomBytes(1_000);
 const path = secretPath;
 let ownersRun: number;
+let ownersAlert: number;
 
-async function makeTenant(...names: string[]): Promise<Person[]> {
+interface Tenant {
+  people: Person[];
+  organization: number;
+  /** How its administrator, `boss`, signs in. */
+  administrator: { authorization: string };
+}
+
+async function makeTenant(...names: string[]): Promise<Tenant> {
   const registrationKey = newRegistrationKey();
   const passwordHash = await directory.passwords.hash(password);
-  await storage.database.transaction(async (tx) => {
+  const made = await storage.database.transaction(async (tx) => {
     const tenantId = await insertTenant(tx, 'tenant');
     const organizationId = await insertOrganization(tx, { tenantId, parentId: null, name: 'root', registrationKey });
-    for (const name of names) await insertUser(tx, { tenantId, organizationId, name, passwordHash });
+    const user = { tenantId, organizationId, passwordHash };
+    for (const name of names) await insertUser(tx, { ...user, name });
+    await insertUser(tx, { ...user, name: 'boss', administrator: true });
+    return { tenantId, organizationId };
   });
-  return names.map((userName) => ({ registrationKey, userName, password }));
+  return {
+    people: names.map((userName) => ({ registrationKey, userName, password })),
+    organization: made.organizationId,
+    administrator: basic(`${made.tenantId}/boss`, password),
+  };
 }
 
 async function register(person: Person, more: Partial<RegisterRequest> = {}): Promise<Device> {
@@ -75,8 +96,10 @@ beforeAll(async () => {
   });
   server = await startTestServer({ storage, directory });
   session = await rawSession(server.origin);
-  const [ann, bob] = await makeTenant('wilhelmina', 'bob');
-  const [eve] = await makeTenant('wilhelmina'); // the same name in another tenant is another user
+  mine = await makeTenant('wilhelmina', 'bob');
+  other = await makeTenant('wilhelmina'); // the same name in another tenant is another user
+  const [ann, bob] = mine.people;
+  const [eve] = other.people;
   const replaced = await register(ann!);
   owner = await register(ann!, { replace: replaced.guid });
   devices = {
@@ -95,6 +118,9 @@ beforeAll(async () => {
     versions: [version(path.toString(), [content])],
   });
   client.destroy();
+  await raiseAlert(storage.database, { ...owner, kind: 'expiry_cap', details: {} });
+  const [alert] = await listAlerts(storage.database, owner.vault, { reviewed: false, limit: 1 });
+  ownersAlert = alert!.alert;
 });
 
 afterAll(async () => {
@@ -115,24 +141,38 @@ const owned = (): Target => ({
   hash: sha256(content),
   content,
   guid: owner.guid,
+  organization: mine.organization,
+  vault: owner.vault,
+  alert: ownersAlert,
 });
 
 /** The same shape, and nothing of it exists. */
 function absent(): Target {
   const bytes = randomBytes(content.byteLength);
-  return { archive: 987_654_321, run: 987_654_321, hash: sha256(bytes), content: bytes, guid: '9223372036854775806' };
+  const none = 987_654_321;
+  return {
+    archive: none,
+    run: none,
+    hash: sha256(bytes),
+    content: bytes,
+    guid: '9223372036854775806',
+    organization: none,
+    vault: none,
+    alert: none,
+  };
 }
 
 async function send(
   route: Route,
   target: Target,
-  { token, as }: { token?: string; as?: Person } = {},
+  { token, as, authorized }: { token?: string; as?: Person; authorized?: { authorization: string } } = {},
 ): Promise<RawAnswer> {
   const call = described[nameOf(route)]!.call(target, as ?? owner.person);
   const headers = {
     ':method': route.method,
     ':path': call.path,
     ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    ...authorized,
     ...(call.type ? { 'content-type': call.type, 'content-length': String(call.body!.byteLength) } : {}),
   };
   return rawRequest(session, headers, call.body);
@@ -292,6 +332,60 @@ describe('every route', () => {
     expect(withoutMoment(await other!)).toEqual(withoutMoment(await mine!));
   });
 
+  describe('for administrators', () => {
+    const theirs = withNeeds('administrator', 'operator');
+
+    test.each(theirs)('$method $path takes no request without an administrator', async (route) => {
+      const { userName } = owner.person;
+      const nobody: [string, { authorization: string } | undefined, number][] = [
+        ['nobody', undefined, 401],
+        ['a device', { authorization: `Bearer ${owner.token}` }, 401],
+        ['a wrong password', basic('boss', 'not the one'), 401],
+        ['a name that nobody has', basic('nobody', password), 401],
+        ['the administrator of another tenant, by name alone', basic('999999/boss', password), 401],
+        ['somebody who is no administrator', basic(userName, password), 403],
+      ];
+      for (const [what, authorized, status] of nobody) {
+        const answer = await send(route, owned(), { authorized });
+        expect([what, answer.status]).toEqual([what, status]);
+        expect(told(answer)).toEqual(told(await send(route, absent(), { authorized })));
+      }
+    });
+
+    test.each(theirs.filter(({ path: at }) => at.includes(':')))(
+      "$method $path tells another tenant's administrator as if there were nothing",
+      async (route) => {
+        const { administrator: authorized } = other;
+        const answer = await send(route, owned(), { authorized });
+        expect(answer.status).toBe(404);
+        expect(told(answer)).toEqual(told(await send(route, absent(), { authorized })));
+      },
+    );
+
+    test.each(withNeeds('administrator').filter(({ path: at }) => !at.includes(':')))(
+      "$method $path tells another tenant's administrator nothing of the owner's",
+      async (route) => {
+        const answer = await send(route, owned(), { authorized: other.administrator });
+        expect(answer.status).toBe(200);
+        for (const secret of [owner.guid, devices.otherUser.guid, '"bob"', `"vault":${owner.vault},`])
+          expect([secret, answer.body.includes(secret)]).toEqual([secret, false]);
+      },
+    );
+
+    test.each(withNeeds('operator'))('$method $path is for those who run the server', async (route) => {
+      const answer = await send(route, owned(), { authorized: other.administrator });
+      expect(answer.status).toBe(403);
+    });
+
+    test('an alert is not reviewed through a vault of their own, and no policy was set', async () => {
+      const review = { method: 'POST', path: '/v1/admin/alerts/:vault/:alert/review' };
+      const theirVault = { ...owned(), vault: devices.otherTenant.vault };
+      expect((await send(review, theirVault, { authorized: other.administrator })).status).toBe(404);
+      expect(await listAlerts(storage.database, owner.vault, { reviewed: false, limit: 9 })).toHaveLength(1);
+      expect((await findPolicyOfArchive(storage.database, owner))?.from).toBe('default');
+    });
+  });
+
   // Last: the calls of the owner change what is there.
   // A registration would end the owner's token; that one has tests of its own, beside its code.
   test.each(routes.filter(({ path: at }) => at !== '/v1/register'))(
@@ -301,7 +395,9 @@ describe('every route', () => {
       const client = clientOf(owner);
       const { run } = await client.startRun(owner.archive, { lastCommit: null, roots: [] }); // the one before ends with it
       client.destroy();
-      const answer = await send(route, { ...owned(), run }, { token: owner.token });
+      const isAdministrators = withNeeds('administrator', 'operator').includes(route);
+      const how = isAdministrators ? { authorized: mine.administrator } : { token: owner.token };
+      const answer = await send(route, { ...owned(), run }, how);
       expect([answer.cut, answer.status]).toEqual([false, status]);
     },
   );

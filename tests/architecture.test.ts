@@ -37,6 +37,8 @@ const apart: { from: string; to: string; but?: string[] }[] = [
 /** The only places that import a package. One that is not here has no home, and may not be imported. */
 const homes: Record<string, string[]> = {
   '@aws-sdk/client-s3': ['storage/objects/'],
+  '@bull-board/api': ['server/jobs/dashboard.ts'],
+  '@bull-board/koa': ['server/jobs/dashboard.ts'],
   '@koa/router': ['server/http/'],
   '@smithy/node-http-handler': ['storage/objects/'],
   bullmq: ['server/jobs/'],

@@ -3,8 +3,10 @@
  * problem that names the field.
  */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { sha256 } from '../protocol/hashes.ts';
 import { limits } from '../protocol/limits.ts';
 import type { VersionMessage } from '../protocol/messages.ts';
+import { encodeUpload } from '../protocol/upload.ts';
 import { msgpackType } from '../protocol/wire.ts';
 import {
   hashes,
@@ -46,6 +48,15 @@ function pathOf(bytes: number): Buffer {
   return path;
 }
 
+/** An upload of lists and nothing else, each of hashes of its own. */
+function listsOf(count: number, blocks: number): Buffer {
+  const lists = Array.from({ length: count }, (_, salt) => {
+    const names = hashes(blocks, 1_000 + salt);
+    return { hash: sha256(names), blocks: names };
+  });
+  return Buffer.concat(encodeUpload([], lists).chunks);
+}
+
 const ofBlocks = (count: number, salt: number): VersionMessage => ({
   ...version(`/of ${salt}`),
   size: 1,
@@ -80,6 +91,42 @@ describe('at a bound a request is taken, one past it is refused by name:', () =>
       () => device.send('/v1/blocks/fetch', { blocks: hashes(0) }),
       'accepted',
       'out_of_bounds blocks',
+    ],
+    [
+      'blocks and lists in a claim',
+      () => device.send('/v1/blocks/claim', { blocks: hashes(1), lists: hashes(limits.claimBlocksMax - 1) }),
+      () => device.send('/v1/blocks/claim', { blocks: hashes(1), lists: hashes(limits.claimBlocksMax) }),
+      'accepted',
+      'out_of_bounds lists',
+    ],
+    [
+      'lists in a fetch',
+      () => device.send('/v1/lists/fetch', { lists: hashes(limits.fetchListsMax) }),
+      () => device.send('/v1/lists/fetch', { lists: hashes(limits.fetchListsMax + 1) }),
+      'accepted',
+      'out_of_bounds lists',
+    ],
+    [
+      // None of their blocks is stored: at the edge it is that which is said.
+      'lists in an upload',
+      () => device.post('/v1/blocks', uploadType, listsOf(limits.uploadListsMax, 1)),
+      () => device.post('/v1/blocks', uploadType, listsOf(limits.uploadListsMax + 1, 1)),
+      'blocks_missing lists',
+      'out_of_bounds lists',
+    ],
+    [
+      'hashes in a list',
+      () => device.post('/v1/blocks', uploadType, listsOf(1, limits.listBlocksMax)),
+      () => device.post('/v1/blocks', uploadType, listsOf(1, limits.listBlocksMax + 1)),
+      'blocks_missing lists',
+      'out_of_bounds listLengths.0',
+    ],
+    [
+      'runs in a page',
+      () => device.get(device.at(`runs?limit=${limits.pageEntriesMax}`)),
+      () => device.get(device.at(`runs?limit=${limits.pageEntriesMax + 1}`)),
+      'accepted',
+      'out_of_bounds limit',
     ],
     [
       'blocks in an upload',
@@ -131,6 +178,13 @@ describe('at a bound a request is taken, one past it is refused by name:', () =>
       () => device.commit([ofBlocks(limits.versionBlocksMax + 1, 1)]),
       'blocks_missing versions',
       'out_of_bounds versions.0.blocks',
+    ],
+    [
+      'lists that one version names',
+      () => device.commit([{ ...version('/of lists'), size: 1, lists: hashes(limits.versionListsMax) }]),
+      () => device.commit([{ ...version('/of lists'), size: 1, lists: hashes(limits.versionListsMax + 1) }]),
+      'blocks_missing versions',
+      'out_of_bounds versions.0.lists',
     ],
     [
       'distinct blocks that one commit names',

@@ -228,7 +228,8 @@ async function expectConsistent(storage: Storage, archives: readonly ArchiveRef[
     `SELECT b.hash, b.refs, o.key, o.state, b.byte_offset AS "byteOffset", b.byte_length AS "byteLength"
        FROM blocks b JOIN objects o USING (vault_id, object_id) WHERE b.vault_id = $1`,
   );
-  const counted = countRefs(await rows<{ blocks: Buffer }>('SELECT blocks FROM versions WHERE vault_id = $1'));
+  const versions = await rows<{ blocks: Buffer }>('SELECT blocks FROM versions WHERE vault_id = $1');
+  const counted = countRefs(versions.map((each) => each.blocks));
   for (const block of blocks) {
     const content = await storage.objects.get(block.key, { offset: block.byteOffset, length: block.byteLength });
     const bytes = Buffer.concat(await Array.fromAsync(content.stream));

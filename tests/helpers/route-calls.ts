@@ -6,6 +6,7 @@ import { sha256 } from '../../protocol/hashes.ts';
 import { type RegisterRequest, RegisterRequest as RegisterSchema } from '../../protocol/messages.ts';
 import { encodeUpload } from '../../protocol/upload.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
+import { defaultRetention } from '../../storage/archive/retention.ts';
 import type { Person } from './server.ts';
 import { version } from './storage.ts';
 
@@ -33,6 +34,10 @@ export interface Target {
   /** The bytes of the hash. */
   content: Buffer;
   guid: string;
+  /** Of those who administer, too. */
+  organization: number;
+  vault: number;
+  alert: number;
 }
 
 export interface Call {
@@ -42,8 +47,11 @@ export interface Call {
 }
 
 export interface Described {
-  /** `open`: for everybody. `signIn`: with a sign-in. `token`: any device, in its own vault. `read`, `own`: an archive. */
-  needs: 'open' | 'signIn' | 'token' | 'read' | 'own';
+  /**
+   * `open`: for everybody. `signIn`: with a sign-in. `token`: any device, in its own vault. `read`, `own`: an archive.
+   * `administrator`: one of the tenant. `operator`: one of the server's first tenant.
+   */
+  needs: 'open' | 'signIn' | 'token' | 'read' | 'own' | 'administrator' | 'operator';
   /** The status the owner gets. */
   status: number;
   call: (target: Target, as: Person) => Call;
@@ -59,6 +67,12 @@ const counts = {
   bytesSent: 0,
 };
 const message = (at: string, body: object): Call => ({ path: at, type: msgpackType, body: encodeMessage(body) });
+const jsonType = 'application/json';
+const json = (at: string, body: object): Call => ({
+  path: at,
+  type: jsonType,
+  body: Buffer.from(JSON.stringify(body)),
+});
 export const hex = (hash: Buffer): string => hash.toString('hex');
 
 /** How each route is called, by method and path. */
@@ -103,6 +117,21 @@ export const described: Record<string, Described> = {
     status: 200,
     call: ({ hash }) => message('/v1/blocks/fetch', { blocks: hash }),
   },
+  'POST /v1/lists/fetch': {
+    needs: 'token',
+    status: 200,
+    call: ({ hash }) => message('/v1/lists/fetch', { lists: hash }),
+  },
+  'GET /v1/archives/:archive/runs': {
+    needs: 'read',
+    status: 200,
+    call: ({ archive }) => ({ path: `/v1/archives/${archive}/runs` }),
+  },
+  'GET /v1/archives/:archive/damaged': {
+    needs: 'own',
+    status: 200,
+    call: ({ archive }) => ({ path: `/v1/archives/${archive}/damaged` }),
+  },
   'POST /v1/archives/:archive/runs': {
     needs: 'own',
     status: 201,
@@ -144,4 +173,53 @@ export const described: Record<string, Described> = {
     status: 200,
     call: ({ archive }) => ({ path: `/v1/archives/${archive}/history?path=${secretPath.toString('base64url')}` }),
   },
+  'GET /v1/admin/organizations/:organization/retention': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ organization }) => ({ path: `/v1/admin/organizations/${organization}/retention` }),
+  },
+  'PUT /v1/admin/organizations/:organization/retention': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ organization }) => json(`/v1/admin/organizations/${organization}/retention`, { policy: null }),
+  },
+  'GET /v1/admin/devices/:guid/retention': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/retention` }),
+  },
+  'PUT /v1/admin/devices/:guid/retention': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ guid }) => json(`/v1/admin/devices/${guid}/retention`, { policy: defaultRetention }),
+  },
+  'GET /v1/admin/devices/:guid/retention/plan': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/retention/plan` }),
+  },
+  'POST /v1/admin/devices/:guid/retention/plan': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ guid }) => json(`/v1/admin/devices/${guid}/retention/plan`, { policy: defaultRetention }),
+  },
+  'GET /v1/admin/devices/:guid/damage': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/damage` }),
+  },
+  'GET /v1/admin/alerts': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/alerts' }) },
+  'POST /v1/admin/alerts/:vault/:alert/review': {
+    needs: 'administrator',
+    status: 200,
+    call: ({ vault, alert }) => ({ path: `/v1/admin/alerts/${vault}/${alert}/review` }),
+  },
+  'GET /v1/admin/usage': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/usage' }) },
+  'GET /v1/admin/verify': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/verify' }) },
+  'GET /v1/admin/fence': { needs: 'operator', status: 200, call: () => ({ path: '/v1/admin/fence' }) },
 };
+
+/** How an administrator signs in, with every request. */
+export function basic(userName: string, password: string): { authorization: string } {
+  return { authorization: `Basic ${Buffer.from(`${userName}:${password}`).toString('base64')}` };
+}
