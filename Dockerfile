@@ -21,7 +21,7 @@ RUN mkdir /data && chown node:node /data && chmod 700 /data
 USER node
 VOLUME /data
 EXPOSE 8443
-# A worker has no port: run it with --no-healthcheck.
+# A worker has a port only with HOLDFAST_WORKER_PORT: run it with --no-healthcheck.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["node", "server/main.ts", "health"]
 # In order: requests under way, jobs, connections, PostgreSQL. Give it more than HOLDFAST_SHUTDOWN_TIMEOUT:
 # docker stop --time 90
