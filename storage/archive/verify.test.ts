@@ -306,3 +306,10 @@ test('a block that was marked although its bytes are its own is well again after
   await verify({ everyMs: 0 });
   expect(await damaged()).toEqual(hex(block(1)));
 });
+
+test('what was verified by a clock that was years ahead is read again now', async () => {
+  await upload(storage, vault, [block(1)]);
+  await run("UPDATE objects SET verified_at = now() + interval '3 years'");
+  expect(await verify()).toMatchObject({ objects: 1 });
+  expect(await verify()).toMatchObject({ objects: 0 });
+});

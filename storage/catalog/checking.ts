@@ -3,6 +3,9 @@ import type { AlertKind } from './alerts.ts';
 import { type Database, statement, type Transaction } from './database.ts';
 import { packArray } from './packing.ts';
 
+/** What was verified then was verified by a clock that was wrong: nobody knows when. */
+const future = "now() + interval '1 hour'";
+
 const sql = {
   vaultsAfter: statement(
     'vaults.after',
@@ -14,11 +17,12 @@ const sql = {
     `SELECT v.vault_id AS vault FROM vaults v
       WHERE v.vault_id > $1
         AND (EXISTS (SELECT 1 FROM objects o WHERE o.vault_id = v.vault_id AND o.state = 'live' AND o.verified_at IS NULL)
-          OR EXISTS (SELECT 1 FROM objects o WHERE o.vault_id = v.vault_id AND o.state = 'live' AND o.verified_at < $2::timestamptz))
+          OR EXISTS (SELECT 1 FROM objects o WHERE o.vault_id = v.vault_id AND o.state = 'live' AND o.verified_at < $2::timestamptz)
+          OR EXISTS (SELECT 1 FROM objects o WHERE o.vault_id = v.vault_id AND o.state = 'live' AND o.verified_at > ${future}))
       ORDER BY v.vault_id LIMIT $3`,
   ),
 
-  // Two ranges of one index; asked for both at once it would read all objects of a vault where none is due.
+  // Ranges of one index; asked for all at once it would read all objects of a vault where none is due.
   objectsToVerify: statement(
     'objects.toVerify',
     `SELECT * FROM (
@@ -28,6 +32,10 @@ const sql = {
        UNION ALL
        (SELECT object_id, key, size_bytes FROM objects
          WHERE vault_id = $1 AND state = 'live' AND verified_at < $2::timestamptz AND object_id <> ALL ($3::bigint[])
+         ORDER BY verified_at NULLS FIRST LIMIT $4)
+       UNION ALL
+       (SELECT object_id, key, size_bytes FROM objects
+         WHERE vault_id = $1 AND state = 'live' AND verified_at > ${future} AND object_id <> ALL ($3::bigint[])
          ORDER BY verified_at NULLS FIRST LIMIT $4)) due
       LIMIT $4`,
   ),

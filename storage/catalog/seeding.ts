@@ -128,6 +128,8 @@ export async function seedCatalog(connectionString: string, options: SeedOptions
       await client.query(sql);
     }
     await client.query('COMMIT');
+    // What was inserted is told to the statistics before the vacuum is, or autovacuum would come and do it again.
+    await client.query('SELECT pg_stat_force_next_flush()');
     options.onProgress?.(0.95, 'vacuum and analyze');
     await client.query(`VACUUM (FREEZE, ANALYZE) ${filledTables.join(', ')}`);
     options.onProgress?.(1, 'done');
