@@ -1,0 +1,138 @@
+/** Guards of compacting, verifying, deleting objects, and the fence. */
+import { type Guard, one } from './guard.ts';
+
+const compacting = 'storage/catalog/compacting.ts';
+
+export const bucketGuards: Guard[] = [
+  // --- compact, verify
+  {
+    name: 'compact moves a block only from where it read it',
+    why: 'a block that was healed or moved goes back to old bytes',
+    edits: one(
+      compacting,
+      'AND b.hash = x.hash AND b.object_id = x.old_object AND b.byte_offset = x.old_offset AND b.damaged_at IS NULL',
+      'AND b.hash = x.hash',
+    ),
+  },
+  {
+    name: 'compact hashes what it moves',
+    why: 'rot is copied and called sound',
+    edits: one(
+      'storage/archive/compact.ts',
+      'return sha256(Buffer.concat(bytes)).equals(block.hash);',
+      'return sha256(Buffer.concat(bytes)).length === block.hash.length;',
+    ),
+  },
+  {
+    name: "compact's object turns live only while it is writing",
+    why: 'its lease has ended and its bytes are being deleted',
+    edits: one(
+      compacting,
+      "WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`",
+      'WHERE vault_id = $1 AND object_id = $2 AND key = $3 RETURNING object_id`',
+    ),
+    seeds: 120,
+  },
+  {
+    name: 'damage is marked only where it was read',
+    why: 'a block that was healed meanwhile is called damaged',
+    edits: one(
+      'storage/catalog/mark-damaged.ts',
+      'AND b.hash = x.hash AND b.object_id = x.object_id AND b.byte_offset = x.byte_offset AND b.damaged_at IS NULL',
+      'AND b.hash = x.hash AND b.damaged_at IS NULL',
+    ),
+    seeds: 120,
+  },
+  // --- the store
+  {
+    name: 'a sweeper ends only leases that lapsed',
+    why: 'an upload under way is deleted, again and again',
+    edits: one(
+      'storage/catalog/dead-objects.ts',
+      "SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() AND state = 'writing'",
+      "SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() + interval '1 hour' AND state IN ('writing', 'live')",
+    ),
+  },
+  {
+    name: 'a row goes only after its bytes',
+    why: 'a late put leaves bytes that only a comparison finds; a failed delete is forgotten',
+    edits: one(
+      'storage/catalog/dead-objects.ts',
+      "DELETE FROM objects WHERE vault_id = $1 AND object_id = ANY ($2::bigint[]) AND state = 'dead' RETURNING",
+      'DELETE FROM objects WHERE vault_id = $1 AND object_id < 0 AND object_id = ANY ($2::bigint[]) RETURNING',
+    ),
+  },
+  {
+    name: 'the fence is asked before objects are deleted',
+    why: 'a catalog set back in time deletes what the bucket needs',
+    edits: [
+      {
+        file: 'storage/archive/delete-objects.ts',
+        find: '  await fence.assertHeld();\n  const deletedKeys',
+        replace: '  const deletedKeys',
+      },
+      {
+        file: 'storage/archive/delete-objects.ts',
+        find: 'if (vaults.length > 0) await fence.assertHeld();',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'the fence is asked before orphans are deleted',
+    why: 'a catalog set back in time deletes every newer object',
+    edits: one('storage/archive/compare-bucket.ts', 'await fence.assertHeld();', ''),
+  },
+  {
+    name: 'the fence is asked before versions are deleted',
+    why: 'a catalog set back in time deletes what a hold that it has lost keeps',
+    edits: [
+      {
+        file: 'storage/archive/prune.ts',
+        find: '  await deps.assertMayDelete();\n  const digest',
+        replace: '  const digest',
+      },
+      {
+        file: 'storage/archive/prune.ts',
+        find: '    await deps.assertMayDelete();\n    const deleter',
+        replace: '    const deleter',
+      },
+    ],
+  },
+  {
+    name: 'a nonce that this catalog never wrote is foreign',
+    why: 'a catalog set back in time takes itself for the right one',
+    edits: one(
+      'storage/archive/fence.ts',
+      "return row.previous.includes(nonce) ? 'behind' : 'foreign';",
+      "return row.previous.includes(nonce) ? 'behind' : 'agree';",
+    ),
+  },
+  {
+    name: 'nothing is deleted when the clocks disagree',
+    why: 'a clock that jumps ahead expires years of history',
+    edits: [
+      {
+        file: 'storage/archive/clock-watch.ts',
+        find: 'return Math.abs(this.apartMs) > this.toleranceMs ? this.apartMs : 0;',
+        replace: 'return 0;',
+      },
+      {
+        file: 'storage/archive/fence.ts',
+        find: 'if (apartMs <= this.clockApartMsMax) return null;',
+        replace: 'return null;',
+      },
+    ],
+  },
+  {
+    name: 'adopt marks what the bucket does not hold',
+    why: 'rows go on naming objects that are gone',
+    edits: one(
+      'storage/archive/adopt.ts',
+      `        report.missing++;
+        if (options.dryRun) continue;`,
+      `        report.missing++;
+        if (report.missing > 0) continue;`,
+    ),
+  },
+];

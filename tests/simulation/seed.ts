@@ -1,0 +1,345 @@
+/**
+ * One seed, from an empty catalog to an empty catalog: a while in which everything goes on at once and goes wrong, then
+ * rest, in which everything acknowledged must be given back; then everything is deleted, and nothing may remain.
+ */
+import assert from 'node:assert/strict';
+import { AdoptRefused } from '../../storage/archive/adopt.ts';
+import { Agent, type DeviceState, newDeviceState, runAgent } from './agents.ts';
+import { Violation } from './check.ts';
+import type { CoverageReport } from './coverage.ts';
+import { releaseHolds, reviewAlerts, runBeats, runJob, runOperator, runWorker, settlingJobs } from './jobs.ts';
+import type { Lane } from './lane.ts';
+import { restoreEverything } from './reading.ts';
+import type { Task } from './scheduler.ts';
+import { day, minute, second } from './settings.ts';
+import { type Machine, NetworkError, World } from './world.ts';
+
+export interface SeedOptions {
+  /** Operations begun before the world comes to rest. */
+  operations: number;
+  /** Faults that must have struck by then. */
+  faults: number;
+}
+
+export interface SeedResult {
+  seed: number;
+  /** Null: everything was as it must be. */
+  failure: string | null;
+  /** The last steps before the failure. */
+  trace: string[];
+  steps: number;
+  checks: number;
+  operations: number;
+  faults: number;
+  versionsRead: number;
+  coverage: CoverageReport;
+  ms: number;
+}
+
+const stepsMax = 60_000;
+/** Rounds of all jobs after which nothing may be left to do. */
+const roundsMax = 40;
+
+export async function runSeed(lane: Lane, seed: number, options: SeedOptions): Promise<SeedResult> {
+  const begun = performance.now();
+  const world = new World(lane, seed);
+  const life = new Life(world, options);
+  let failure: string | null = null;
+  const onUnhandled = (error: unknown): void => world.fail(error);
+  process.on('unhandledRejection', onUnhandled);
+  try {
+    await world.begin();
+    await life.live();
+    await life.rest();
+    await life.end();
+  } catch (error) {
+    failure = (error as Error).stack ?? String(error);
+    if ((error as Error).cause) failure += `\n  because ${((error as Error).cause as Error).stack}`;
+  }
+  if (failure !== null) await lane.close(); // transactions may be open in it
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off('unhandledRejection', onUnhandled);
+  return {
+    seed,
+    failure,
+    trace: failure === null ? [] : world.scheduler.trace.slice(-400),
+    steps: world.scheduler.steps,
+    checks: world.checker.checks,
+    operations: world.coverage.begun,
+    faults: world.faults.total,
+    versionsRead: life.versionsRead,
+    coverage: world.coverage.report(world.faults.struck),
+    ms: performance.now() - begun,
+  };
+}
+
+class Life {
+  versionsRead = 0;
+  readonly #world: World;
+  readonly #options: SeedOptions;
+  readonly #states: DeviceState[] = [];
+  readonly #agents: Task[] = [];
+  readonly #operators: Task[] = [];
+  #repairClockAtStep = 0;
+  #setBackAtStep = 0;
+  #adopting = false;
+  #resting = false;
+
+  constructor(world: World, options: SeedOptions) {
+    this.#world = world;
+    this.#options = options;
+  }
+
+  // --- everything at once --------------------------------------------------------------------------------------------
+
+  async live(): Promise<void> {
+    const world = this.#world;
+    // Two agents of one device, as when one hangs and is started again: they know nothing of one another.
+    for (const device of [...world.devices, ...world.devices]) {
+      this.#states.push(newDeviceState(device));
+      this.#startAgent(this.#states.length - 1);
+    }
+    for (const worker of world.workers) this.#startWorker(worker);
+    for (const name of ['operator 1', 'operator 2'])
+      this.#operators.push(world.scheduler.spawn({ name }, 'idle', () => runOperator(world)));
+
+    const { operations, faults } = this.#options;
+    while (world.coverage.begun < operations || world.faults.total < faults) {
+      if (world.scheduler.steps > stepsMax) throw new Error('the world does not come on');
+      await this.#events();
+      assert(await world.scheduler.step(), 'nobody moves');
+      await world.look();
+    }
+  }
+
+  #startAgent(index: number): void {
+    const state = this.#states[index]!;
+    this.#agents[index] = this.#world.scheduler.spawn({ name: `agent ${index}` }, 'idle', () =>
+      runAgent(this.#world, state),
+    );
+  }
+
+  #startWorker(worker: Machine): void {
+    const { scheduler, tasks } = this.#world;
+    for (let place = 0; place < 2; place++)
+      tasks.add(scheduler.spawn(worker, 'idle', () => runWorker(this.#world, worker)));
+    tasks.add(scheduler.spawn(worker, 'idle', () => runBeats(this.#world, worker)));
+  }
+
+  /** What happens from outside before this step. */
+  async #events(): Promise<void> {
+    const world = this.#world;
+    const { random, faults, scheduler } = world;
+    let dice = random.next();
+    const falls = (share: number): boolean => {
+      const fell = dice >= 0 && dice < share;
+      dice -= share;
+      return fell;
+    };
+    if (falls(0.04)) await world.advance(random.pick([200, second, 2 * second, 4 * second, 8 * second]));
+    if (falls(0.01)) await world.advance(random.pick([40 * second, 70 * second, 2 * minute, 4 * minute, 60 * minute]));
+    if (falls(0.001)) {
+      faults.count('clockJump');
+      await world.advance(random.pick([day / 4, day, 3 * day]));
+    }
+    if (falls(0.0015) && !world.clockIsWrong) {
+      const byMs = random.pick([-2 * minute, -2 * minute, -3 * 60 * minute, 400 * day]);
+      faults.count(byMs < 0 ? 'clockStepBack' : 'clockWrong');
+      this.#repairClockAtStep = scheduler.steps + 50 + random.below(200);
+      await world.setClockWrong(byMs);
+    }
+    if (falls(0.002)) {
+      const index = random.below(this.#agents.length);
+      faults.count('agentCrash');
+      scheduler.crash(this.#agents[index]!);
+      this.#startAgent(index);
+    }
+    if (falls(0.002)) {
+      faults.count('serverCrash');
+      world.crash(random.pick(world.servers));
+    }
+    if (falls(0.002)) {
+      faults.count('workerCrash');
+      this.#restart(random.pick(world.workers));
+    }
+    if (falls(0.006) && world.flipBit()) faults.count('bitFlip');
+    if (falls(0.0015) && !world.hasKeptCatalog && world.setBackAtStep === null) {
+      await world.keepCatalog();
+      this.#setBackAtStep = scheduler.steps + 150 + random.below(900);
+    }
+    if (world.hasKeptCatalog && scheduler.steps >= this.#setBackAtStep) await this.#setBack();
+    if (world.setBackAtStep !== null && scheduler.steps >= world.setBackAtStep + 200) this.#adopt();
+    if (world.clockIsWrong && scheduler.steps >= this.#repairClockAtStep) await world.setClockWrong(0);
+  }
+
+  /** The workers' processes go on, with the fences they have; what they were doing has failed. */
+  async #setBack(): Promise<void> {
+    const world = this.#world;
+    if (world.scheduler.blockedCount > 0 || !(await world.isFenceNewer())) return;
+    world.faults.count('catalogSetBack');
+    for (const worker of world.workers) world.crash(worker);
+    await world.setCatalogBack();
+    for (const worker of world.workers) this.#startWorker(worker);
+  }
+
+  /** Backups go on meanwhile. The operator may be interrupted, and begins again. */
+  #adopt(): void {
+    if (this.#adopting) return;
+    const world = this.#world;
+    this.#adopting = true;
+    for (const worker of world.workers) world.crash(worker);
+    world.scheduler.spawn({ name: 'operator' }, 'idle', async () => {
+      for (let attempt = 1; !(await this.#tryToAdopt({ force: attempt > 3 })); attempt++);
+      this.#adopting = false;
+      if (this.#resting) return;
+      for (const worker of world.workers) this.#restart(worker);
+    });
+  }
+
+  async #tryToAdopt(options: { force: boolean }): Promise<boolean> {
+    const world = this.#world;
+    await world.scheduler.gate('adopt');
+    try {
+      await world.adopt(options);
+      return true;
+    } catch (error) {
+      // A worker that was started meanwhile is a worker that the operator did not stop.
+      const disturbed = error instanceof AdoptRefused || /overwritten at once/.test((error as Error).message);
+      const seen = disturbed ? new NetworkError((error as Error).message) : world.classify(error);
+      if (!(seen instanceof NetworkError)) throw error;
+      world.scheduler.say(`adopt: ${seen.message}`);
+      return false;
+    }
+  }
+
+  #restart(worker: Machine): void {
+    this.#world.crash(worker);
+    this.#world.restartWorker(worker);
+    this.#startWorker(worker);
+  }
+
+  // --- rest ----------------------------------------------------------------------------------------------------------
+
+  /** Nothing goes wrong any more; what was under way ends; everything acknowledged is given back. */
+  async rest(): Promise<void> {
+    const world = this.#world;
+    const { scheduler, faults } = world;
+    faults.active = false;
+    this.#resting = true;
+    for (const agent of this.#agents) scheduler.crash(agent);
+    for (const operator of this.#operators) scheduler.crash(operator);
+    for (const worker of world.workers) world.crash(worker);
+    await world.setClockWrong(0);
+    if (world.setBackAtStep !== null) this.#adopt();
+    // Requests and what is late come to their ends, in any order.
+    for (let steps = 0; scheduler.late.length + world.tasks.size > 0 || this.#adopting; steps++) {
+      if (steps > 10_000) throw new Error('what is under way does not end');
+      await scheduler.step({ lateShare: 0.2 });
+      await world.look();
+    }
+    for (const worker of world.workers) {
+      world.crash(worker);
+      world.restartWorker(worker);
+    }
+    await world.forgetFutureChecks();
+    await this.#settleAndReview();
+    for (const state of this.#states.slice(0, world.devices.length)) {
+      await world.finish(() => new Agent(world, state).healAll());
+      await world.finish(async () => {
+        this.versionsRead += await restoreEverything(world, world.servers[0]!.storage, state.device);
+      });
+    }
+  }
+
+  /** The jobs have nothing left to do, and no alert keeps them from it. */
+  async #settleAndReview(): Promise<void> {
+    await this.#settle();
+    for (let rounds = 0; (await this.#review()) > 0; rounds++) {
+      if (rounds === 6) throw new Violation('the same alerts are raised again and again');
+      await this.#settle();
+    }
+  }
+
+  /** @returns how many alerts there were */
+  async #review(): Promise<number> {
+    const { servers, devices } = this.#world;
+    let reviewed = 0;
+    for (const vault of new Set(devices.map((device) => device.vault)))
+      await this.#world.finish(async () => {
+        reviewed += await reviewAlerts(servers[0]!.storage, vault);
+      });
+    return reviewed;
+  }
+
+  /** All jobs, over and over, while time passes. */
+  async #settle(): Promise<void> {
+    const world = this.#world;
+    const [worker] = world.workers;
+    let changing: string | undefined;
+    for (let round = 0, quiet = 0; quiet < 2; round++) {
+      if (round === roundsMax) throw new Violation(`the jobs never come to an end: ${changing} goes on changing`);
+      const before = world.checker.dump!;
+      for (let beat = 0; beat < 2; beat++) {
+        await world.finish(async () => void (await worker!.fence!.beat()));
+        await world.advance(20 * second);
+      }
+      for (const name of settlingJobs) await world.finish(async () => void (await runJob(world, worker!, name)));
+      await world.advance(4 * minute);
+      const after = world.checker.dump!;
+      changing = (['versions', 'blocks', 'objects', 'lists', 'freed', 'freedLists'] as const).find(
+        (table) => before[table] !== after[table],
+      );
+      quiet = changing ? 0 : quiet + 1;
+    }
+  }
+
+  // --- the end -------------------------------------------------------------------------------------------------------
+
+  /** Every file is deleted and nothing holds it: then nothing at all may remain. */
+  async end(): Promise<void> {
+    const world = this.#world;
+    const storage = world.servers[0]!.storage;
+    for (const vault of new Set(world.devices.map((device) => device.vault)))
+      await world.finish(() => releaseHolds(storage, vault, 0));
+    for (const state of this.#states.slice(0, world.devices.length)) {
+      world.setPolicy(state.device.archive, { ...world.somePolicy(), deletedAfterDays: 0, keepWithinDays: 0 });
+      await world.finish(() => this.#deleteAll(state));
+    }
+    // Past every time that a wrong clock may have written.
+    await world.advance(500 * day);
+    await this.#settle();
+    for (let rounds = 0; (await this.#review()) > 0; rounds++) {
+      if (rounds === 5) throw new Violation('the same alerts are raised again and again');
+      await this.#settle();
+    }
+    const { dump } = world.checker;
+    const keys = [...world.bucket.objects.keys()].filter((key) => !key.endsWith('/fence'));
+    const left = {
+      versions: dump!.versions.length,
+      blocks: dump!.blocks.length,
+      lists: dump!.lists.length,
+      freed: dump!.freed.size + dump!.freedLists.size,
+      objects: dump!.objects.length,
+      keys: keys.length,
+    };
+    if (Object.values(left).some((count) => count > 0))
+      throw new Violation(`10: everything was deleted, and this is left: ${JSON.stringify(left)}`);
+  }
+
+  /** Commits the deletion of every path that the archive still has. */
+  async #deleteAll(state: DeviceState): Promise<void> {
+    const world = this.#world;
+    const { archive } = state.device;
+    const latest = new Map<number, string>();
+    for (const version of world.checker.dump!.versions)
+      if (version.archive === archive) latest.set(version.file, version.mac);
+    state.paths = new Set(
+      [...latest.values()]
+        .map((mac) => world.model.sent.get(mac)!)
+        .filter((sent) => !sent.deleted)
+        .map((sent) => sent.path),
+    );
+    state.lastCommit = null;
+    await new Agent(world, state).deleteAll();
+  }
+}
