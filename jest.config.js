@@ -1,4 +1,7 @@
-/** Unit tests sit beside the code; what spans folders is under tests/. Service tests need Debian packages and run apart. */
+/**
+ * Unit tests sit beside the code; what spans folders is under tests/. Service tests need Debian packages and run apart, and
+ * so does what takes minutes (`npm run test:kills`).
+ */
 const services = process.env.HOLDFAST_TEST_SERVICES === '1';
 
 export default {
@@ -6,7 +9,7 @@ export default {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '^.+\\.ts$': ['@swc/jest', { jsc: { target: 'es2024', parser: { syntax: 'typescript' } } }] },
   testMatch: services ? ['**/*.services.test.ts'] : ['**/*.test.ts'],
-  testPathIgnorePatterns: services ? ['/node_modules/'] : ['/node_modules/', '\\.services\\.test\\.ts$'],
+  testPathIgnorePatterns: services ? ['/node_modules/'] : ['/node_modules/', '\\.(services|long)\\.test\\.ts$'],
   testTimeout: 60_000,
   maxWorkers: 2,
 };

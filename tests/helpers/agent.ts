@@ -9,7 +9,7 @@ import { type Client, connect } from '../../agent/client/index.ts';
 import { type Registration, readRegistration } from '../../agent/state/registration.ts';
 import type { Person } from './server.ts';
 
-const main = fileURLToPath(new URL('../../agent/main.ts', import.meta.url));
+const agentMain = fileURLToPath(new URL('../../agent/main.ts', import.meta.url));
 
 /** A line of --json: `event` says which. */
 export type AgentEvent = { event: string } & Record<string, unknown>;
@@ -28,6 +28,8 @@ export interface RunningAgent {
 export interface AgentOptions {
   /** The data folder of a server on this machine, by which the agent finds it and registers itself. */
   localServer?: string;
+  /** What Node runs in place of the agent's main file. */
+  main?: string;
 }
 
 export class TestAgent {
@@ -41,7 +43,7 @@ export class TestAgent {
 
   /** Starts a command, without waiting for its end. */
   start(...args: string[]): RunningAgent {
-    const { localServer } = this.#options;
+    const { localServer, main = agentMain } = this.#options;
     const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', main, ...args, '--json'], {
       env: {
         PATH: process.env.PATH,

@@ -31,12 +31,16 @@ export interface ServerOptions {
   environment?: Record<string, string>;
   /** A folder that is there already; without it one is made, and removed by `stop`. */
   data?: string;
+  /** What Node runs, in place of what `npm start` does. It says when it serves as `npm start` does. */
+  command?: readonly string[];
 }
 
 export class RunningServer {
   readonly data: string;
   readonly #environment: Record<string, string>;
   readonly #ownFolder: boolean;
+  /** May be changed between two starts. */
+  command: readonly string[];
   #child: ChildProcess | null = null;
   #ended: Promise<number | null> = Promise.resolve(null);
   #said = '';
@@ -46,11 +50,12 @@ export class RunningServer {
     this.#ownFolder = options.data === undefined;
     this.data = options.data ?? mkdtempSync(join(tmpdir(), 'holdfast-server-'));
     this.#environment = options.environment ?? {};
+    this.command = options.command ?? [main, 'all', '--embedded'];
   }
 
   /** Starts it, again on the same port, and resolves when /readyz says yes. @throws Error with what it said */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [main, 'all', '--embedded'], {
+    const child = spawn(process.execPath, this.command, {
       env: {
         PATH: process.env.PATH,
         HOME: this.data,
@@ -111,6 +116,10 @@ export class RunningServer {
 
   get certificateSha256(): string {
     return this.firstStart.certificateSha256;
+  }
+
+  get runs(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
   get pid(): number {
