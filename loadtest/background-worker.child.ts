@@ -94,10 +94,9 @@ const passes: Record<BackgroundVerb, () => Promise<boolean>> = {
   reclaim: async () => (await reclaimDue(forReclaim, { signal })).blocks > 0,
   compact: async () => (await compactDue(forCompact, { signal })).objects > 0,
   verify: async () => {
-    // Due again at once: the same objects are read again and again.
     const read = await verifyDue(forVerify, fence, {
       bytesPerSecond: Number(verifyBytesPerSecond),
-      everyMs: 1,
+      everyMs: 24 * 3_600_000, // what was seeded without bytes counts as verified just now
       signal,
     });
     if (read.damagedBlocks + read.damagedFooters + read.unreadable + read.stopped > 0)

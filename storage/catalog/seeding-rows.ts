@@ -10,6 +10,13 @@ export const versionsPerFile = 10;
 export const expiringPerFile = 5;
 const filesPerFolder = 1_000;
 
+/**
+ * SQL: whether block `n` is one of those of its file that are freed. They are spread evenly, so that reclaim leaves
+ * something of every object. Parameters: blocks of a file, and how many of them are freed.
+ */
+export const isFreed = (n: string, perFile: string, freed: string): string =>
+  `(${n} % ${perFile}::int * ${freed}::int) % ${perFile}::int < ${freed}::int`;
+
 /** What the ids of files are made of: 1 is the folder of all, then folders, then files in their order. */
 const folderIds = `SELECT $3::bigint + $4::bigint AS files, ($3::bigint + $4::bigint - 1) / ${filesPerFolder} + 1 AS folders`;
 
@@ -40,7 +47,6 @@ export async function insertVersions(
   of: { vault: number; archive: number; shape: SeedShape; plan: SeedPlan; sparseFrom: number },
 ): Promise<void> {
   const { vault, archive, shape, plan, sparseFrom } = of;
-  const named = plan.blocksPerFile - plan.freedPerFile;
   // `moment` orders the commits of an archive: tens are weeks, and what is between falls into the week that follows.
   await client.query(
     `WITH ids AS (${folderIds}),
@@ -49,7 +55,7 @@ export async function insertVersions(
          FROM seed_blocks
         CROSS JOIN LATERAL (SELECT (n % $5::int)::int AS j OFFSET 0) b
         CROSS JOIN LATERAL (VALUES (b.j % 10), (CASE WHEN b.j < 10 THEN (b.j + 5) % 10 END)) x (v)
-        WHERE n < $6::bigint AND b.j < $7::int AND x.v IS NOT NULL GROUP BY 1, 2),
+        WHERE n < $6::bigint AND NOT ${isFreed('n', '$5', '$7')} AND x.v IS NOT NULL GROUP BY 1, 2),
      states AS (
        SELECT f, v, CASE WHEN f < $8::bigint AND v < ${expiringPerFile} THEN 45 + v ELSE 10 * v END AS moment,
               coalesce(names.blocks, '') AS blocks
@@ -74,7 +80,7 @@ export async function insertVersions(
       shape.sparseObjects,
       plan.blocksPerFile,
       sparseFrom,
-      named,
+      plan.freedPerFile,
       plan.expiringFiles,
       plan.blocksPerObject,
       shape.blockBytes,

@@ -6,13 +6,13 @@
  *
  * Everything of a vault is numbered. Its blocks 0, 1, 2, ... lie in its objects in this order and belong to its files,
  * `blocksPerFile` to each. A file has ten versions, and block j of it is named by version j mod 10; the first ten
- * blocks also by version j + 5 mod 10. The last few blocks of a file are named by none: they are freed, and due.
+ * blocks also by version j + 5 mod 10. Some of a file's blocks, spread evenly, are named by none: they are freed, and due.
  * Versions are a week apart, 43 to 34 weeks ago, so that retention keeps one of each week; those of an expiring file
  * have their first six in one week, so that five of its ten are due to expire.
  */
 import pg from 'pg';
 import { hashCount } from '../../protocol/hashes.ts';
-import { expiringPerFile, insertFiles, insertSums, insertVersions, versionsPerFile } from './seeding-rows.ts';
+import { expiringPerFile, insertFiles, insertSums, insertVersions, isFreed, versionsPerFile } from './seeding-rows.ts';
 
 export interface SeedShape {
   /** Block rows of full objects in all vaults. Rounded, so that each file has as many. */
@@ -36,7 +36,7 @@ export interface SeedShape {
 export interface SeedPlan {
   files: number;
   blocksPerFile: number;
-  /** Of those, the last ones, which no version names. */
+  /** Of those, the ones that no version names. */
   freedPerFile: number;
   blocksPerObject: number;
   expiringFiles: number;
@@ -81,7 +81,7 @@ export interface SeedOptions {
   force: boolean;
   /**
    * Stores an object of so many blocks and says its key and their hashes (n x 32 bytes). Left out: there are rows only,
-   * and they say that the objects are not to be verified in the next hundred years.
+   * and they say that the objects were verified just now.
    */
   storeObject?: (object: { vault: number; index: number; blocks: number }) => Promise<{ key: string; hashes: Buffer }>;
   /** Told after each step, from 0 to 1. */
@@ -268,7 +268,7 @@ function stepsOfVault(client: pg.Client, options: SeedOptions, plan: SeedPlan, i
            INSERT INTO objects (vault_id, object_id, key, state, size_bytes, live_bytes, created_at, settled, verified_at)
            OVERRIDING SYSTEM VALUE
            SELECT $1::bigint, $2::bigint + i, key, 'live', stored.blocks * ($4::bigint + 36) + 8, held.blocks * $4::bigint,
-                  now() - interval '300 days', true, CASE WHEN $5::boolean THEN NULL ELSE now() + interval '100 years' END
+                  now() - interval '300 days', true, CASE WHEN $5::boolean THEN NULL ELSE now() END
              FROM seed_objects JOIN held USING (i)
             CROSS JOIN LATERAL (SELECT CASE WHEN i < $6::bigint THEN held.blocks ELSE $3::int END AS blocks) stored
             ORDER BY i`,
@@ -281,7 +281,7 @@ function stepsOfVault(client: pg.Client, options: SeedOptions, plan: SeedPlan, i
         await run(
           `INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, refs, claimed_until)
            SELECT $1::bigint, hash, $2::bigint + n / $3::int, (n % $3::int) * $4::int, $4::int,
-                  CASE WHEN n >= $5::bigint THEN 1 WHEN n % $6::int >= $6::int - $7::int THEN 0
+                  CASE WHEN n >= $5::bigint THEN 1 WHEN ${isFreed('n', '$6', '$7')} THEN 0
                        WHEN n % $6::int < ${versionsPerFile} THEN 2 ELSE 1 END,
                   now() - interval '1 day'
              FROM seed_blocks ORDER BY n`,
@@ -289,7 +289,7 @@ function stepsOfVault(client: pg.Client, options: SeedOptions, plan: SeedPlan, i
         );
         await run(
           `INSERT INTO freed SELECT $1::bigint, hash, now() - interval '1 day' FROM seed_blocks
-            WHERE n < $2::bigint AND n % $3::int >= $3::int - $4::int ORDER BY n`,
+            WHERE n < $2::bigint AND ${isFreed('n', '$3', '$4')} ORDER BY n`,
           [vault, sparseFrom, perFile, freedPerFile],
         );
       },

@@ -17,6 +17,8 @@ import { createPasswords } from '../../server/directory/passwords.ts';
 const main = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 const readyTimeoutMs = 60_000;
 const stopTimeoutMs = 45_000;
+/** A PostgreSQL that was just killed may leave its port to somebody who never answers. */
+const connectTimeoutMs = 10_000;
 /** Of what the server says, the end is kept. */
 const logCharactersMax = 64 * 1024;
 
@@ -148,7 +150,7 @@ export class RunningServer {
 
   /** A connection to it. Its death is not an error of the test: PostgreSQL is killed under it. */
   async database(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.databaseUrl });
+    const client = new pg.Client({ connectionString: this.databaseUrl, connectionTimeoutMillis: connectTimeoutMs });
     client.on('error', () => {});
     await client.connect();
     return client;

@@ -36,6 +36,9 @@ const statementsOf: Record<Stage, readonly string[]> = {
 /** Of these the work goes on after the statement, outside of any transaction: reading, writing, deleting objects. */
 const goesOnFor: Readonly<Record<string, number>> = { 'blocks.ofObjects': 300, 'objects.takeDead': 100 };
 
+/** PostgreSQL is killed while it is asked. */
+const answerTimeoutMs = 3_000;
+
 /** PostgreSQL tells the first 1,023 bytes of a query. */
 const toldCharacters = 1_000;
 
@@ -67,9 +70,10 @@ export class UnderWay {
       this.#client ??= await this.#server.database();
       const { rows } = await this.#client.query<Session>({
         name: 'under-way',
+        query_timeout: answerTimeoutMs,
         text: `SELECT pid, query, xact_start::text AS "begunAt", extract(epoch FROM clock_timestamp() - state_change)::float8 * 1000 AS "idleMs"
                  FROM pg_stat_activity WHERE application_name = 'holdfast' AND state <> 'disabled'`,
-      });
+      } as pg.QueryConfig); // its types do not know query_timeout
       return new Set(rows.map((row) => this.#stageOf(row)).filter((stage) => stage !== null));
     } catch {
       await this.close();
@@ -89,7 +93,8 @@ export class UnderWay {
   async close(): Promise<void> {
     const client = this.#client;
     this.#client = null;
-    await client?.end().catch(() => {});
+    // One that was cut may never tell its end.
+    await Promise.race([client?.end().catch(() => {}), sleep(answerTimeoutMs, undefined, { ref: false })]);
   }
 
   #stageOf({ pid, query, begunAt, idleMs }: Session): Stage | null {
