@@ -88,7 +88,7 @@ interface Shape extends BodyShape {
   secondsMin: number;
 }
 
-const shapes = (quick: boolean): Shape[] => [
+const shapes: readonly Shape[] = [
   { name: '1 MiB blocks', blockBytes: MiB, blocksPerBody: 16, bodies: 6, parallel: 3, secondsMin: 5 },
   {
     name: '4 KiB blocks',
@@ -257,7 +257,7 @@ async function run(options: Options, scratch: string, onStart: (program: Program
   for (const args of backlog(options.quick)) await seedBacklog(stage, args);
   const server = await startApi(prepared, parts);
   const target = await openHoldfast(server);
-  const wanted = shapes(options.quick);
+  const wanted = shapes;
   const pool = randomBytes(Math.max(...wanted.map(shapeBytes)));
   const results: Report['rows'] = [];
   let workerPeakMemoryMiB = 0;
