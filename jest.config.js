@@ -1,6 +1,6 @@
 /**
  * Unit tests sit beside the code; what spans folders is under tests/. Service tests need Debian packages and run apart, and
- * so does what takes minutes (`npm run test:kills`).
+ * so does what takes minutes (`npm run test:long`).
  */
 const services = process.env.HOLDFAST_TEST_SERVICES === '1';
 

@@ -16,7 +16,7 @@ import { seededRandom } from './helpers/random.ts';
 import { startServer } from './helpers/server.ts';
 import { restoreDifferences } from './helpers/two-moments.ts';
 
-const kills = Number(process.env.HOLDFAST_TEST_KILLS ?? 3);
+const kills = Number(process.env.HOLDFAST_TEST_KILLS ?? 2);
 const seed = Number(process.env.HOLDFAST_TEST_SEED ?? 7);
 
 const cleanUps: (() => unknown)[] = [];

@@ -1,7 +1,7 @@
 /**
  * Server, worker and PostgreSQL killed with -9 while agents back up, and while retention, reclaim, compaction and store
  * deletes take away what they leave: whatever was acknowledged restores, the rows add up, and in the end nothing is
- * left of what was deleted. `HOLDFAST_TEST_ROUNDS=200 npm run test:kills` is the long form;
+ * left of what was deleted. `HOLDFAST_TEST_ROUNDS=200 npm run test:long` is the long form;
  * `HOLDFAST_TEST_SEED` chooses other moments.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
