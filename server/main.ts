@@ -70,6 +70,8 @@ async function ownOptions(
   switch (command) {
     case 'adopt':
       return (await import('./commands/adopt.ts')).adoptCommand;
+    case 'seed':
+      return (await import('./commands/seed.ts')).seedCommand;
     case 'verify':
       return (await import('./commands/check-data.ts')).verifyCommand;
     case 'recount':

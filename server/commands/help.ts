@@ -15,6 +15,7 @@ export const commandTable = {
   usage: 'what users and organizations hold (usage --help)',
   alerts: 'what a person has to look at, and the word that you have (alerts --help)',
   damage: 'which files cannot be restored as of which moments (damage --help)',
+  seed: 'fill an empty catalog with made-up backups, to measure with (seed --help)',
   health: 'ask the server on this machine whether it lives (for containers)',
   config: 'print every setting, what it means and its default',
 } as const;
