@@ -174,6 +174,8 @@ export class RunningServer {
   /** Ends every process of its PostgreSQL with SIGKILL, the postmaster first, and resolves when it is gone. */
   async killPostgres(): Promise<void> {
     const { pid } = this.#postmaster();
+    // To the kernel 0 is the whole group of processes that these tests are in.
+    if (!(pid > 1)) throw new Error('there is no PostgreSQL to kill');
     const processes = [pid, ...childrenOf(pid)];
     for (const each of processes) tryKill(each);
     for (const until = performance.now() + 10_000; isAlive(pid) && performance.now() < until; ) await sleep(10);
