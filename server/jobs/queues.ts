@@ -10,6 +10,7 @@ export type QueueSettings = { redisUrl: string } | { databaseUrl: string; migrat
 
 const onPostgres = withBackend(createPostgresBackend);
 const answerTimeoutMs = 3_000;
+const reconnectMsMax = 5_000;
 /** Delayed jobs that are looked at for one that is late; those that wait for their repetition come between. */
 const lateJobsMax = 20;
 
@@ -70,23 +71,42 @@ function postgresConnection(settings: { databaseUrl: string; migrate: boolean },
   };
 }
 
-/** A queue waits for a lost Redis, so that jobs are not refused during its restart; callers bound their own wait. */
-function redisConnection(settings: { redisUrl: string }) {
-  return { url: settings.redisUrl, connectTimeout: 10_000, keepAlive: 10_000 };
+/**
+ * A queue waits for a lost Redis, so that jobs are not refused during its restart; callers bound their own wait.
+ * @param isOver whether this side is done with it: closing alone waits for a Redis that is away, and looks for it for ever
+ */
+function redisConnection(settings: { redisUrl: string }, isOver: () => boolean) {
+  const retryStrategy = (times: number): number | null => (isOver() ? null : Math.min(times * 500, reconnectMsMax));
+  return { url: settings.redisUrl, connectTimeout: 10_000, keepAlive: 10_000, retryStrategy };
 }
 
-function openQueue(name: QueueName, settings: QueueSettings): Queue {
+function openQueue(name: QueueName, settings: QueueSettings, isOver: () => boolean): Queue {
   if ('redisUrl' in settings)
-    return new Queue(name, { connection: redisConnection(settings), prefix: 'holdfast', defaultJobOptions });
+    return new Queue(name, { connection: redisConnection(settings, isOver), prefix: 'holdfast', defaultJobOptions });
   const connection = postgresConnection(settings, 'queue', 2);
   return new onPostgres.Queue(name, { connection, defaultJobOptions }) as unknown as Queue;
 }
 
 export type Processor = (job: Job, token: string, signal: AbortSignal) => Promise<unknown>;
 
-/** A worker of one queue that is not yet running. It works on `concurrency` jobs at a time. */
+class RedisWorker extends Worker {
+  /** Closing one whose Redis is away never gets as far as this: its locks would be renewed for ever. */
+  async abandon(): Promise<void> {
+    await this.lockManager.close();
+  }
+}
+
+/** Ends what keeps the process alive of a worker that did not close in time. */
+export async function abandonWorker(worker: Worker): Promise<void> {
+  if (worker instanceof RedisWorker) await worker.abandon();
+}
+
+/**
+ * A worker of one queue that is not yet running. It works on `concurrency` jobs at a time.
+ * @param isOver true from the moment on when a lost Redis is not looked for any more
+ */
 export function openWorker(
-  { name, concurrency }: { name: QueueName; concurrency: number },
+  { name, concurrency, isOver }: { name: QueueName; concurrency: number; isOver: () => boolean },
   settings: QueueSettings,
   processor: Processor,
 ): Worker {
@@ -104,7 +124,11 @@ export function openWorker(
     removeOnFail: defaultJobOptions.removeOnFail,
   };
   if ('redisUrl' in settings)
-    return new Worker(name, process, { ...options, connection: redisConnection(settings), prefix: 'holdfast' });
+    return new RedisWorker(name, process, {
+      ...options,
+      connection: redisConnection(settings, isOver),
+      prefix: 'holdfast',
+    });
   const connection = postgresConnection({ ...settings, migrate: false }, 'worker', 3);
   return new onPostgres.Worker(name, process as never, { ...options, connection }) as unknown as Worker;
 }
@@ -117,7 +141,7 @@ export async function openQueues(settings: QueueSettings, onError: (error: Error
   const opened = new Map<QueueName, Queue>();
   let closing = false;
   const open = async (name: QueueName, own: QueueSettings): Promise<void> => {
-    const queue = openQueue(name, own);
+    const queue = openQueue(name, own, () => closing);
     opened.set(name, queue);
     queue.on('error', (error: Error) => {
       // Connections that are being closed may be cut by a PostgreSQL that is stopping, too.

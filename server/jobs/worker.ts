@@ -13,7 +13,7 @@ import {
   type QueueName,
   queueNames,
 } from './definitions.ts';
-import { openWorker, type QueueSettings, type Queues, type Scheduled } from './queues.ts';
+import { abandonWorker, openWorker, type QueueSettings, type Queues, type Scheduled } from './queues.ts';
 import { type JobOutcome, runJob, WrongJobData } from './run-job.ts';
 
 const closeTimeoutMs = 5_000;
@@ -58,6 +58,7 @@ export function startWorker(
 export async function startWorkerOf<Context>(parts: WorkerParts<Context>): Promise<JobWorker> {
   const { settings, queues, events, definitions, scheduleCheckMs } = parts;
   const stopping = new AbortController();
+  let over = false;
   const atWork = new Set<Promise<unknown>>();
   /** Failures that are in the log already. */
   const told = new WeakSet<Error>();
@@ -67,7 +68,7 @@ export async function startWorkerOf<Context>(parts: WorkerParts<Context>): Promi
   };
 
   await queues.schedule(jobs);
-  const workers = queueNames.map((queue) => openQueueWorker(queue, { settings, jobs }, process));
+  const workers = queueNames.map((queue) => openQueueWorker(queue, { settings, jobs, isOver: () => over }, process));
   for (const worker of workers) {
     worker.on('error', onError);
     // Given up by the queue itself: it was begun too often, and never ended.
@@ -78,6 +79,7 @@ export async function startWorkerOf<Context>(parts: WorkerParts<Context>): Promi
   try {
     await Promise.all(workers.map((worker) => worker.waitUntilReady()));
   } catch (error) {
+    over = true;
     await endsWithin(Promise.all(workers.map((worker) => worker.close(true))), closeTimeoutMs);
     throw error;
   }
@@ -121,7 +123,9 @@ export async function startWorkerOf<Context>(parts: WorkerParts<Context>): Promi
       stopping.abort(new DOMException('the worker is shutting down', 'AbortError'));
       await endsWithin(Promise.all([...atWork, scheduling, beating]), timeoutMs);
       // Closing tells the queue; one that does not answer finds out by itself, when the job's lock lapses.
-      await endsWithin(closed, closeTimeoutMs);
+      const hasClosed = await endsWithin(closed, closeTimeoutMs);
+      over = true;
+      if (!hasClosed) await Promise.all(workers.map(abandonWorker));
     },
   };
 }
@@ -130,7 +134,7 @@ type Process = (queue: QueueName, job: Job, token: string, cancelled: AbortSigna
 
 function openQueueWorker(
   queue: QueueName,
-  { settings, jobs }: { settings: QueueSettings; jobs: readonly Scheduled[] },
+  { settings, jobs, isOver }: { settings: QueueSettings; jobs: readonly Scheduled[]; isOver: () => boolean },
   process: Process,
 ): Worker {
   // As many at a time as there are kinds of jobs that may take long: each kind is at hand once, and none waits for another.
@@ -138,7 +142,7 @@ function openQueueWorker(
   const concurrency = queue === 'housekeeping' ? 1 : Math.max(1, kinds);
   /** Jobs at hand in this process. A second of the same kind has nothing to do that the first does not do. */
   const names = new Set<string>();
-  const worker = openWorker({ name: queue, concurrency }, settings, async (job, token, cancelled) => {
+  const worker = openWorker({ name: queue, concurrency, isOver }, settings, async (job, token, cancelled) => {
     const key = `${job.name} ${JSON.stringify(job.data)}`;
     if (names.has(key)) return { skipped: 1 };
     names.add(key);

@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { openQueues, type QueueSettings, type Queues } from '../../server/jobs/queues.ts';
@@ -125,9 +126,28 @@ test('stopping a worker whose Redis is away takes a bounded time', async () => {
   await until(async () => !/:w(?:\s|$)/m.test(await command((client) => client.client('LIST') as Promise<string>)));
 }, 90_000);
 
+test('a Redis that is away is not looked for any more once worker and queues are closed', async () => {
+  const worker = await startTestWorker(settings, queues, { tick: testJob(nothing, { everyMs: 100 }) });
+  await until(() => worker.done.length > 0);
+  await stopRedis();
+  await worker.stop(1_000);
+  await queues.close();
+  let visits = 0;
+  const inItsPlace = createServer((socket) => {
+    visits++;
+    socket.on('error', () => {}).destroy();
+  }).listen(port, '127.0.0.1');
+  await sleep(6_000); // what was on its way may come once more
+  const atMost = visits;
+  await sleep(11_000);
+  inItsPlace.close();
+  await startRedis(); // for what ends every test
+  expect(visits).toBe(atMost);
+}, 90_000);
+
 test('with the oldest job first, the state tells for how long it waits', async () => {
   await queues.add({ name: 'a', queue: 'checking' });
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await sleep(300);
   await queues.add({ name: 'b', queue: 'checking' });
   await queues.schedule([{ name: 'later', queue: 'checking', everyMs: 3_600_000 }]);
   const { checking } = await queues.states();

@@ -42,6 +42,7 @@ export HOLDFAST_TEST_SERVICES=1
 echo "services: running the tests"
 cd "$root"
 # In the background, so that a signal to this script is acted on at once and reaches the tests.
-timeout --kill-after=20 "$tests_seconds_max" npm run --silent jest -- -w 1 "$@" </dev/null &
+# Clients of services that were taken away keep timers; the server ends its process just as firmly.
+timeout --kill-after=20 "$tests_seconds_max" npm run --silent jest -- -w 1 --forceExit "$@" </dev/null &
 pids+=("$!")
 wait "$!"
