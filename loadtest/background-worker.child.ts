@@ -4,13 +4,13 @@
  * wait for its schedule. Says how far it is as one line of JSON each 200 ms; `idle` names what found nothing to do.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { compactDue } from '../storage/archive/compact.ts';
-import { fenceDefaults, openFence } from '../storage/archive/fence.ts';
-import { inBackground } from '../storage/archive/in-background.ts';
-import { pruneDue } from '../storage/archive/prune.ts';
-import { reclaimDue } from '../storage/archive/reclaim.ts';
-import { defaultRetention } from '../storage/archive/retention.ts';
-import { verifyDue } from '../storage/archive/verify.ts';
+import { fenceDefaults, openFence } from '../storage/archive/checking/fence.ts';
+import { verifyDue } from '../storage/archive/checking/verify.ts';
+import { compactDue } from '../storage/archive/deleting/compact.ts';
+import { inBackground } from '../storage/archive/deleting/in-background.ts';
+import { reclaimDue } from '../storage/archive/deleting/reclaim.ts';
+import { pruneDue } from '../storage/archive/retention/prune.ts';
+import { defaultRetention } from '../storage/archive/retention/retention.ts';
 import { type Database, databaseDefaults, openDatabase, type Transaction } from '../storage/catalog/database.ts';
 import { checkCatalog } from '../storage/catalog/migrate.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';

@@ -19,7 +19,7 @@ test('own times are summed by function, over profiles, without idle time', () =>
     timeDeltas: [900_000, 1_000, 2_000, 3_000, 4_000, -7],
   };
   expect(ownTimes([profile, profile])).toEqual([
-    { name: 'uploadBlocks storage/archive/upload.ts:36', ms: 12, share: 0.6 },
+    { name: 'uploadBlocks storage/archive/writing/upload.ts:36', ms: 12, share: 0.6 },
     { name: 'query pg/lib/client.js:10', ms: 6, share: 0.3 },
     { name: '(garbage collector)', ms: 2, share: 0.1 },
   ]);

@@ -5,12 +5,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { compactDue } from '../storage/archive/compact.ts';
-import { fenceDefaults, openFence } from '../storage/archive/fence.ts';
-import { pruneDue } from '../storage/archive/prune.ts';
-import { reclaimDue } from '../storage/archive/reclaim.ts';
-import { defaultRetention } from '../storage/archive/retention.ts';
-import { verifyDue } from '../storage/archive/verify.ts';
+import { fenceDefaults, openFence } from '../storage/archive/checking/fence.ts';
+import { verifyDue } from '../storage/archive/checking/verify.ts';
+import { compactDue } from '../storage/archive/deleting/compact.ts';
+import { reclaimDue } from '../storage/archive/deleting/reclaim.ts';
+import { pruneDue } from '../storage/archive/retention/prune.ts';
+import { defaultRetention } from '../storage/archive/retention/retention.ts';
 import { databaseDefaults, openDatabase } from '../storage/catalog/database.ts';
 import { checkCatalog } from '../storage/catalog/migrate.ts';
 import { openObjectStore } from '../storage/objects/open-store.ts';

@@ -79,7 +79,7 @@ ALTER TABLE runs
 CREATE TABLE holds (
   vault_id             bigint NOT NULL REFERENCES vaults,
   hold_id              bigint GENERATED ALWAYS AS IDENTITY,
-  policy               jsonb NOT NULL,               -- storage/archive/hold-policy.ts
+  policy               jsonb NOT NULL,               -- storage/archive/retention/hold-policy.ts
   placed_at            timestamptz NOT NULL DEFAULT now(),
   release_effective_at timestamptz,
   PRIMARY KEY (vault_id, hold_id)

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { closeAlertsOf, raiseAlert } from '../storage/catalog/alerts.ts';
+import { closeAlertsOf, raiseAlert } from '../storage/catalog/checking/alerts.ts';
 import { newArchive, type TestStorage, testStorage } from '../tests/helpers/storage.ts';
 import { garbageMetrics } from './garbage-metrics.ts';
 import { createMetrics } from './metrics.ts';

@@ -3,9 +3,9 @@
  * freed blocks whose row should be gone, dead objects that should have left the store, and free bytes that stay in
  * objects at least half full. Asked of the catalog no more often than once in half a minute, however many ask here.
  */
-import { countOpenAlerts } from '../storage/catalog/alerts.ts';
+import { countOpenAlerts } from '../storage/catalog/checking/alerts.ts';
 import type { Database } from '../storage/catalog/database.ts';
-import { readFreeBytes, readOverdueFreed, readOverdueObjects } from '../storage/catalog/garbage.ts';
+import { readFreeBytes, readOverdueFreed, readOverdueObjects } from '../storage/catalog/deleting/garbage.ts';
 import type { MetricNumbers } from './metrics.ts';
 
 const cacheMs = 30_000;

@@ -19,7 +19,7 @@ import { registerDevice } from '../server/directory/register.ts';
 import { findPolicyOfArchive } from '../server/directory/retention.ts';
 import { certificateSha256 } from '../server/embedded/certificate.ts';
 import { startTestServer, type TestServer } from '../server/http/testing.ts';
-import { listAlerts, raiseAlert } from '../storage/catalog/alerts.ts';
+import { listAlerts, raiseAlert } from '../storage/catalog/checking/alerts.ts';
 import { type RawAnswer, rawRequest, rawSession } from './helpers/raw-http.ts';
 import { basic, type Described, described, hex, registration, secretPath, type Target } from './helpers/route-calls.ts';
 import { everyRoute, type Route } from './helpers/routes.ts';

@@ -24,7 +24,7 @@ import { newRegistrationKey } from '../server/directory/first-tenant.ts';
 import { localKeyService } from '../server/directory/key-service.ts';
 import { insertOrganization, insertTenant, insertUser } from '../server/directory/people.ts';
 import { startTestServer, type TestServer } from '../server/http/testing.ts';
-import { reclaimDue, settleDue } from '../storage/archive/reclaim.ts';
+import { reclaimDue, settleDue } from '../storage/archive/deleting/reclaim.ts';
 import { TestAgent } from './helpers/agent.ts';
 import { type RunningServer, startServer } from './helpers/server.ts';
 import { type TestStorage, testStorage } from './helpers/storage.ts';

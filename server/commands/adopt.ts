@@ -1,6 +1,6 @@
 /** `adopt`: says which catalog a bucket belongs to, after the catalog was restored from a backup or copied. */
 import { parseArgs } from 'node:util';
-import { type AdoptReport, adopt } from '../../storage/archive/adopt.ts';
+import { type AdoptReport, adopt } from '../../storage/archive/checking/adopt.ts';
 import { abortOnInterrupt, withStorage } from './with-storage.ts';
 
 export const adoptHelp = `usage: node server/main.ts adopt --take-over | --own-prefix [--dry-run] [--json] [--force]

@@ -2,7 +2,7 @@
 import { hostname, userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import { Problem } from '../../protocol/problems.ts';
-import { reviewAlert } from '../../storage/archive/review-alert.ts';
+import { reviewAlert } from '../../storage/archive/retention/review-alert.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { listTenants } from '../directory/tenant-view.ts';
 import { type ShownAlert, tenantAlerts } from '../reports/alerts.ts';

@@ -1,9 +1,9 @@
 /** `verify` and `recount`: what the jobs do bit by bit, at once and to the end, for an operator who wants to know now. */
 import { parseArgs } from 'node:util';
-import { fenceDefaults, openFence } from '../../storage/archive/fence.ts';
-import { recountDue } from '../../storage/archive/recount.ts';
-import { verifyDue } from '../../storage/archive/verify.ts';
-import { readCoverage, vaultsAfter } from '../../storage/catalog/checking.ts';
+import { fenceDefaults, openFence } from '../../storage/archive/checking/fence.ts';
+import { recountDue } from '../../storage/archive/checking/recount.ts';
+import { verifyDue } from '../../storage/archive/checking/verify.ts';
+import { readCoverage, vaultsAfter } from '../../storage/catalog/checking/checking.ts';
 import { abortOnInterrupt, withStorage } from './with-storage.ts';
 
 export const verifyHelp = `usage: node server/main.ts verify [--older-than-hours N] [--rate BYTES] [--json]

@@ -1,6 +1,6 @@
 /** `damage`: which files cannot be restored as of which moments. */
 import { parseArgs } from 'node:util';
-import { vaultsWithDamage } from '../../storage/catalog/damage.ts';
+import { vaultsWithDamage } from '../../storage/catalog/checking/damage.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { listDevicesOfVault } from '../directory/devices.ts';
 import { findDevice } from '../directory/tenant-view.ts';

@@ -1,5 +1,5 @@
 /** The ports of a server: from the parts to the open port, and its ordered end put on the stack. */
-import { type Fence, readStopAlert } from '../../storage/archive/fence.ts';
+import { type Fence, readStopAlert } from '../../storage/archive/checking/fence.ts';
 import { checkCatalog } from '../../storage/catalog/migrate.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Directory } from '../directory/directory.ts';

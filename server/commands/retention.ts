@@ -1,7 +1,7 @@
 /** `retention`: which policy an archive or organization has, and what it would delete. Changes nothing. */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import type { RetentionPolicy } from '../../storage/archive/retention.ts';
+import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { findPolicyOfArchive, nameOfSource } from '../directory/retention.ts';
 import { readPolicyDocument } from '../directory/retention-document.ts';

@@ -1,15 +1,15 @@
 /** A seeded catalog against the engine's own checks: a recount, a dry run of retention, and the verbs themselves. */
 import { afterEach, expect, test } from '@jest/globals';
-import { compactDue } from '../../storage/archive/compact.ts';
-import { openFence } from '../../storage/archive/fence.ts';
-import { type PruneDeps, planDigest, planFiles, pruneDue } from '../../storage/archive/prune.ts';
-import { reclaimDue, settleDue } from '../../storage/archive/reclaim.ts';
-import { recount } from '../../storage/archive/recount.ts';
-import { defaultRetention } from '../../storage/archive/retention.ts';
-import { verifyDue } from '../../storage/archive/verify.ts';
-import { vaultsAfter } from '../../storage/catalog/checking.ts';
-import { allArchives } from '../../storage/catalog/histories.ts';
-import { type Seeded, type SeedShape, seedCatalog } from '../../storage/catalog/seeding.ts';
+import { openFence } from '../../storage/archive/checking/fence.ts';
+import { recount } from '../../storage/archive/checking/recount.ts';
+import { verifyDue } from '../../storage/archive/checking/verify.ts';
+import { compactDue } from '../../storage/archive/deleting/compact.ts';
+import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
+import { type PruneDeps, planDigest, planFiles, pruneDue } from '../../storage/archive/retention/prune.ts';
+import { defaultRetention } from '../../storage/archive/retention/retention.ts';
+import { vaultsAfter } from '../../storage/catalog/checking/checking.ts';
+import { allArchives } from '../../storage/catalog/reading/histories.ts';
+import { type Seeded, type SeedShape, seedCatalog } from '../../storage/catalog/seeding/seeding.ts';
 import { readVaultUsage } from '../../storage/catalog/usage.ts';
 import { type TestStorage, testStorage } from '../../tests/helpers/storage.ts';
 import { objectMaker, readSeedArguments } from './seed.ts';

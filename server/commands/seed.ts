@@ -1,15 +1,15 @@
 /**
  * `seed`: fills a catalog with made-up history, and the object store with bytes for it where they are wanted, for load
- * tests (storage/catalog/seeding.ts says what comes out). Never for a catalog that holds backups: the versions it makes
+ * tests (storage/catalog/seeding/seeding.ts says what comes out). Never for a catalog that holds backups: the versions it makes
  * cannot be restored, because no key opens their blocks.
  */
 import { createCipheriv } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { joinHashes, sha256 } from '../../protocol/hashes.ts';
-import { encodeFooter } from '../../storage/archive/object-footer.ts';
-import { planDigest } from '../../storage/archive/prune.ts';
-import { defaultRetention } from '../../storage/archive/retention.ts';
-import { objectKey } from '../../storage/archive/upload.ts';
+import { planDigest } from '../../storage/archive/retention/prune.ts';
+import { defaultRetention } from '../../storage/archive/retention/retention.ts';
+import { encodeFooter } from '../../storage/archive/writing/object-footer.ts';
+import { objectKey } from '../../storage/archive/writing/upload.ts';
 import { databaseDefaults, openDatabase } from '../../storage/catalog/database.ts';
 import { checkCatalog } from '../../storage/catalog/migrate.ts';
 import {
@@ -18,7 +18,7 @@ import {
   type SeedOptions,
   type SeedShape,
   seedCatalog,
-} from '../../storage/catalog/seeding.ts';
+} from '../../storage/catalog/seeding/seeding.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
 import { openObjectStore } from '../../storage/objects/open-store.ts';
 import { type Config, loadConfig } from '../config.ts';

@@ -4,10 +4,10 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Fence, fenceDefaults, openFence } from '../../storage/archive/fence.ts';
-import { catalogIsEmpty } from '../../storage/catalog/blocks.ts';
+import { type Fence, fenceDefaults, openFence } from '../../storage/archive/checking/fence.ts';
 import { type Database, openDatabase } from '../../storage/catalog/database.ts';
 import { checkCatalog, migrate } from '../../storage/catalog/migrate.ts';
+import { catalogIsEmpty } from '../../storage/catalog/writing/blocks.ts';
 import { openObjectStore } from '../../storage/objects/open-store.ts';
 import { openStorage, type Storage } from '../../storage/storage.ts';
 import type { Config } from '../config.ts';

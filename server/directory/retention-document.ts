@@ -3,7 +3,7 @@
  * stored that could not be read again; and what this code does not understand is no policy, however near it comes.
  */
 import { z } from 'zod';
-import { type RetentionPolicy, retentionFaults } from '../../storage/archive/retention.ts';
+import { type RetentionPolicy, retentionFaults } from '../../storage/archive/retention/retention.ts';
 
 const Window = z.strictObject({ untilDays: z.number().nullable(), everyMinutes: z.number() });
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { RegisterRequest } from '../../protocol/messages.ts';
-import { PolicyUnreadable } from '../../storage/archive/policy-unreadable.ts';
-import { pruneArchive } from '../../storage/archive/prune.ts';
-import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention.ts';
+import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
+import { pruneArchive } from '../../storage/archive/retention/prune.ts';
+import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import {
   commit,
   deletion,

@@ -8,10 +8,10 @@
  * A policy given to a device belongs to its archive and goes on with the device that takes its place, so it is kept on
  * every row of the archive, those of replaced devices included, and read from the newest that has one.
  */
-import type { Fence } from '../../storage/archive/fence.ts';
-import { PolicyUnreadable } from '../../storage/archive/policy-unreadable.ts';
-import type { PruneDeps } from '../../storage/archive/prune.ts';
-import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention.ts';
+import type { Fence } from '../../storage/archive/checking/fence.ts';
+import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
+import type { PruneDeps } from '../../storage/archive/retention/prune.ts';
+import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
 import type { ArchiveRef } from '../../storage/storage.ts';
 import { type PolicyFault, readPolicyDocument } from './retention-document.ts';

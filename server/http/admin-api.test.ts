@@ -3,10 +3,10 @@ import { randomBytes } from 'node:crypto';
 import type { ClientHttp2Session } from 'node:http2';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { RegisterRequest } from '../../protocol/messages.ts';
-import { findDamageUsers } from '../../storage/archive/damage.ts';
-import { openFence } from '../../storage/archive/fence.ts';
-import { defaultRetention } from '../../storage/archive/retention.ts';
-import { listAlerts, raiseAlert } from '../../storage/catalog/alerts.ts';
+import { findDamageUsers } from '../../storage/archive/checking/damage.ts';
+import { openFence } from '../../storage/archive/checking/fence.ts';
+import { defaultRetention } from '../../storage/archive/retention/retention.ts';
+import { listAlerts, raiseAlert } from '../../storage/catalog/checking/alerts.ts';
 import {
   commit,
   deletion,

@@ -3,18 +3,18 @@
  * twice, be lost or run after a crash, and that costs time only, because what must happen is a row.
  */
 import { z } from 'zod';
-import { applyPolicies } from '../../storage/archive/apply-policies.ts';
-import { compactDue } from '../../storage/archive/compact.ts';
-import { compareBucket } from '../../storage/archive/compare-bucket.ts';
-import { findDamageUsers } from '../../storage/archive/damage.ts';
-import { deleteDeadObjects } from '../../storage/archive/delete-objects.ts';
-import { DeletingStopped, type Fence } from '../../storage/archive/fence.ts';
-import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/housekeeping.ts';
-import { pruneDue } from '../../storage/archive/prune.ts';
-import { reclaimDue, settleDue } from '../../storage/archive/reclaim.ts';
-import { recountDue } from '../../storage/archive/recount.ts';
-import { abandonStaleRuns } from '../../storage/archive/runs.ts';
-import { verifyDue } from '../../storage/archive/verify.ts';
+import { compareBucket } from '../../storage/archive/checking/compare-bucket.ts';
+import { findDamageUsers } from '../../storage/archive/checking/damage.ts';
+import { DeletingStopped, type Fence } from '../../storage/archive/checking/fence.ts';
+import { recountDue } from '../../storage/archive/checking/recount.ts';
+import { verifyDue } from '../../storage/archive/checking/verify.ts';
+import { compactDue } from '../../storage/archive/deleting/compact.ts';
+import { deleteDeadObjects } from '../../storage/archive/deleting/delete-objects.ts';
+import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/deleting/housekeeping.ts';
+import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
+import { applyPolicies } from '../../storage/archive/retention/apply-policies.ts';
+import { pruneDue } from '../../storage/archive/retention/prune.ts';
+import { abandonStaleRuns } from '../../storage/archive/writing/runs.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { pruneDeps } from '../directory/retention.ts';
 

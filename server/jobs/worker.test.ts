@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { fenceDefaults, openFence } from '../../storage/archive/fence.ts';
+import { fenceDefaults, openFence } from '../../storage/archive/checking/fence.ts';
 import { type Database, databaseDefaults, openDatabase, statement } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
 import { MemoryStore } from '../../storage/objects/memory-store.ts';

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DelayedError, type Job, UnrecoverableError, type Worker } from 'bullmq';
-import { fenceDefaults } from '../../storage/archive/fence.ts';
+import { fenceDefaults } from '../../storage/archive/checking/fence.ts';
 import {
   type JobContext,
   type JobDefinition,

@@ -1,5 +1,5 @@
 /** Alerts for people: what happened, to whose archive, and what to do about it. */
-import { type AlertKind, type AlertRow, listAlerts } from '../../storage/catalog/alerts.ts';
+import { type AlertKind, type AlertRow, listAlerts } from '../../storage/catalog/checking/alerts.ts';
 import type { Database } from '../../storage/catalog/database.ts';
 import { listDevicesOfVault } from '../directory/devices.ts';
 import { listUsers, type UserRow } from '../directory/tenant-view.ts';

@@ -1,5 +1,5 @@
 /** What damaged blocks touch in one archive: which moments of which files cannot be restored, and which can. */
-import { type DamageReport, describeDamage } from '../../storage/archive/damage.ts';
+import { type DamageReport, describeDamage } from '../../storage/archive/checking/damage.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { moment, type ShownPath, shownPath } from './shapes.ts';
 

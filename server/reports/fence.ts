@@ -2,10 +2,10 @@
  * Whether deleting may go on, as anybody sees it who looks at catalog and bucket. Each worker decides for itself before
  * each batch and knows more (its own start, its own clock); what it found wrong it says in the alert, which is here too.
  */
-import { compareNonces, fenceDefaults } from '../../storage/archive/fence.ts';
-import { type BucketSide, readBucketSide } from '../../storage/archive/fence-object.ts';
-import { listAlerts } from '../../storage/catalog/alerts.ts';
-import { type FenceRow, readFence } from '../../storage/catalog/fence.ts';
+import { compareNonces, fenceDefaults } from '../../storage/archive/checking/fence.ts';
+import { type BucketSide, readBucketSide } from '../../storage/archive/checking/fence-object.ts';
+import { listAlerts } from '../../storage/catalog/checking/alerts.ts';
+import { type FenceRow, readFence } from '../../storage/catalog/checking/fence.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { moment } from './shapes.ts';
 

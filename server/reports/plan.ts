@@ -1,8 +1,8 @@
 /** What pruning a device's archive would do: a line for each version with its reason, and the sum as the last line. */
-import { reportPlan } from '../../storage/archive/plan-report.ts';
-import { PolicyUnreadable } from '../../storage/archive/policy-unreadable.ts';
-import type { PlannedFile } from '../../storage/archive/prune.ts';
-import { explainReason, type Reason, type RetentionPolicy } from '../../storage/archive/retention.ts';
+import { reportPlan } from '../../storage/archive/retention/plan-report.ts';
+import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
+import type { PlannedFile } from '../../storage/archive/retention/prune.ts';
+import { explainReason, type Reason, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { readEffectiveRetention } from '../directory/retention.ts';
 import { moment, type ShownPath, shownPath } from './shapes.ts';

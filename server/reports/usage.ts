@@ -2,7 +2,7 @@
  * What a tenant holds: a line for each user's vault, then one for each organization with all that is below it, then the
  * tenant's sum. Kept by counting, so the cost is a look-up for each user, however much they hold.
  */
-import { addedUsage, noUsage, rollUp, type Usage, usageOfVault } from '../../storage/archive/usage-report.ts';
+import { addedUsage, noUsage, rollUp, type Usage, usageOfVault } from '../../storage/archive/checking/usage-report.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { listDevicesOfVault } from '../directory/devices.ts';
 import { listOrganizations, listUsers } from '../directory/tenant-view.ts';

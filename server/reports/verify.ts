@@ -2,7 +2,7 @@
  * How much of what is stored has been read whole and found right, and how long ago: a line for each vault, whose objects
  * all archives of its user share, then the tenant's sum.
  */
-import { type Coverage, readCoverage } from '../../storage/catalog/checking.ts';
+import { type Coverage, readCoverage } from '../../storage/catalog/checking/checking.ts';
 import type { Database } from '../../storage/catalog/database.ts';
 import { listDevicesOfVault } from '../directory/devices.ts';
 import { listUsers } from '../directory/tenant-view.ts';

@@ -2,10 +2,10 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { sha256 } from '../../protocol/hashes.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
 import { commit, newArchive, newRun, testStorage, upload, version } from '../../tests/helpers/storage.ts';
-import { claimBlocks } from '../archive/claim.ts';
-import { fetchBlocks } from '../archive/read-blocks.ts';
-import { readHistory, readTree, streamVersions } from '../archive/read-tree.ts';
-import { abandonStaleRuns, finishRun, progressRun } from '../archive/runs.ts';
+import { fetchBlocks } from '../archive/reading/read-blocks.ts';
+import { readHistory, readTree, streamVersions } from '../archive/reading/read-tree.ts';
+import { claimBlocks } from '../archive/writing/claim.ts';
+import { abandonStaleRuns, finishRun, progressRun } from '../archive/writing/runs.ts';
 import { type DatabaseSettings, databaseDefaults, openDatabase } from './database.ts';
 
 let postgres: TestDatabase;

@@ -7,7 +7,7 @@
  */
 import { hashAt, hashCount, joinHashes } from '../../protocol/hashes.ts';
 import { statement, type Transaction } from './database.ts';
-import { hashArray } from './packing.ts';
+import { hashArray } from './writing/packing.ts';
 
 /** A freed block stays claimed for one window from now on, so that a claim that only looked is still a promise. */
 const claimedOnwards = "greatest(claimed_until, clock_timestamp() + $4 * interval '1 ms')";

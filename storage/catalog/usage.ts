@@ -3,7 +3,7 @@
  * statement, and a job folds those rows into one. Nobody waits for a counter, and a figure is exact to the transaction.
  */
 import { type Database, statement, type Transaction } from './database.ts';
-import { vaultsWith } from './vaults-with.ts';
+import { vaultsWith } from './deleting/vaults-with.ts';
 
 /** Rows that one folding takes. */
 export const foldRowsMax = 10_000;

@@ -10,7 +10,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { RetentionPolicy } from '../../storage/archive/retention.ts';
+import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { TestAgent } from './agent.ts';
 import { changeTree } from './churn.ts';
 import { type Random, seededRandom } from './random.ts';

@@ -6,7 +6,7 @@
 import { loadConfig } from '../../server/config.ts';
 import { jobDefinitions } from '../../server/jobs/definitions.ts';
 import { listenForStop } from '../../server/signals.ts';
-import { fenceDefaults } from '../../storage/archive/fence.ts';
+import { fenceDefaults } from '../../storage/archive/checking/fence.ts';
 import { storageDefaults } from '../../storage/storage.ts';
 
 const claimWindowMs = 2_500;

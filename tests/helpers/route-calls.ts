@@ -6,7 +6,7 @@ import { sha256 } from '../../protocol/hashes.ts';
 import { type RegisterRequest, RegisterRequest as RegisterSchema } from '../../protocol/messages.ts';
 import { encodeUpload } from '../../protocol/upload.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
-import { defaultRetention } from '../../storage/archive/retention.ts';
+import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import type { Person } from './server.ts';
 import { version } from './storage.ts';
 

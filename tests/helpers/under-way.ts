@@ -4,13 +4,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import '../../storage/archive/commit.ts';
-import '../../storage/archive/compact.ts';
-import '../../storage/archive/delete-objects.ts';
-import '../../storage/archive/lists.ts';
-import '../../storage/archive/prune.ts';
-import '../../storage/archive/reclaim.ts';
-import '../../storage/archive/upload.ts';
+import '../../storage/archive/writing/commit.ts';
+import '../../storage/archive/deleting/compact.ts';
+import '../../storage/archive/deleting/delete-objects.ts';
+import '../../storage/archive/writing/lists.ts';
+import '../../storage/archive/retention/prune.ts';
+import '../../storage/archive/deleting/reclaim.ts';
+import '../../storage/archive/writing/upload.ts';
 import { declaredStatements } from '../../storage/catalog/database.ts';
 import type { RunningServer } from './server.ts';
 

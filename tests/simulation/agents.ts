@@ -6,12 +6,12 @@
 import { bitAt, hashAt, hashCount, joinHashes, sha256 } from '../../protocol/hashes.ts';
 import type { CommitRequest, VersionMessage } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
-import { claimBlocks } from '../../storage/archive/claim.ts';
-import { commitVersions } from '../../storage/archive/commit.ts';
-import { claimLists, storeLists } from '../../storage/archive/lists.ts';
-import { streamVersions } from '../../storage/archive/read-tree.ts';
-import { finishRun, startRun } from '../../storage/archive/runs.ts';
-import { uploadBlocks } from '../../storage/archive/upload.ts';
+import { streamVersions } from '../../storage/archive/reading/read-tree.ts';
+import { claimBlocks } from '../../storage/archive/writing/claim.ts';
+import { commitVersions } from '../../storage/archive/writing/commit.ts';
+import { claimLists, storeLists } from '../../storage/archive/writing/lists.ts';
+import { finishRun, startRun } from '../../storage/archive/writing/runs.ts';
+import { uploadBlocks } from '../../storage/archive/writing/upload.ts';
 import { distinctNames, type SentVersion, shortName, splitNames } from './model.ts';
 import { readArchive } from './reading.ts';
 import { type Device, NetworkError, type World } from './world.ts';

@@ -5,8 +5,8 @@
  * objects that only a catalog set back far knows.
  */
 import { sha256 } from '../../protocol/hashes.ts';
-import { holdCovers } from '../../storage/archive/hold-policy.ts';
-import { planRetention, type RetentionPolicy } from '../../storage/archive/retention.ts';
+import { holdCovers } from '../../storage/archive/retention/hold-policy.ts';
+import { planRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { CatalogDump, HoldDump, VersionDump } from './catalog-dump.ts';
 import { type Model, shortName } from './model.ts';
 import type { Committed } from './simulated-database.ts';

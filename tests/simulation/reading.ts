@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { hashAt, sha256 } from '../../protocol/hashes.ts';
 import type { HistoryAnswer, StoredVersion } from '../../protocol/messages.ts';
-import { readLists } from '../../storage/archive/lists.ts';
-import { fetchBlocks } from '../../storage/archive/read-blocks.ts';
-import { readHistory, streamVersions } from '../../storage/archive/read-tree.ts';
+import { fetchBlocks } from '../../storage/archive/reading/read-blocks.ts';
+import { readHistory, streamVersions } from '../../storage/archive/reading/read-tree.ts';
+import { readLists } from '../../storage/archive/writing/lists.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { Violation } from './check.ts';
 import { distinctNames, type SentVersion, shortName } from './model.ts';

@@ -3,7 +3,7 @@
  * rest, in which everything acknowledged must be given back; then everything is deleted, and nothing may remain.
  */
 import assert from 'node:assert/strict';
-import { AdoptRefused } from '../../storage/archive/adopt.ts';
+import { AdoptRefused } from '../../storage/archive/checking/adopt.ts';
 import { Agent, type DeviceState, newDeviceState, runAgent } from './agents.ts';
 import { Violation } from './check.ts';
 import type { CoverageReport } from './coverage.ts';

@@ -1,5 +1,5 @@
 /** The times and bounds of a simulated world: short, so that everything lapses all the time. */
-import type { RetentionPolicy } from '../../storage/archive/retention.ts';
+import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type StorageSettings, storageDefaults } from '../../storage/storage.ts';
 import type { Random } from '../helpers/random.ts';
 

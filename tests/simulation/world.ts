@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict';
 import { Problem } from '../../protocol/problems.ts';
-import { adopt } from '../../storage/archive/adopt.ts';
-import { DeletingStopped, type Fence, openFence } from '../../storage/archive/fence.ts';
-import type { RetentionPolicy } from '../../storage/archive/retention.ts';
+import { adopt } from '../../storage/archive/checking/adopt.ts';
+import { DeletingStopped, type Fence, openFence } from '../../storage/archive/checking/fence.ts';
+import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type Database, isPassingFault } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
 import { ObjectNotFound, ObjectStoreFault } from '../../storage/objects/object-store.ts';

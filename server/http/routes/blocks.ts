@@ -7,10 +7,15 @@ import { ClaimRequest, FetchRequest, ListFetchRequest, type UploadHeader } from 
 import { Problem } from '../../../protocol/problems.ts';
 import { readUploadHeader, uploadBodyBytesMax } from '../../../protocol/upload.ts';
 import { ByteReader, blockStreamType } from '../../../protocol/wire.ts';
-import { claimBlocks } from '../../../storage/archive/claim.ts';
-import { claimLists, readLists, storeLists } from '../../../storage/archive/lists.ts';
-import { blockLength, type FetchedBlock, fetchBlocks, readBlock } from '../../../storage/archive/read-blocks.ts';
-import { type UploadResult, uploadBlocks } from '../../../storage/archive/upload.ts';
+import {
+  blockLength,
+  type FetchedBlock,
+  fetchBlocks,
+  readBlock,
+} from '../../../storage/archive/reading/read-blocks.ts';
+import { claimBlocks } from '../../../storage/archive/writing/claim.ts';
+import { claimLists, readLists, storeLists } from '../../../storage/archive/writing/lists.ts';
+import { type UploadResult, uploadBlocks } from '../../../storage/archive/writing/upload.ts';
 import { answer, streamed } from '../answers.ts';
 import { message, stream } from '../bodies.ts';
 import { readRange } from '../byte-range.ts';

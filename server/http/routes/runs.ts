@@ -2,7 +2,7 @@
 import type Router from '@koa/router';
 import { limits } from '../../../protocol/limits.ts';
 import { RunFinishRequest, RunProgressRequest, RunStartRequest } from '../../../protocol/messages.ts';
-import { finishRun, progressRun, readRuns, startRun } from '../../../storage/archive/runs.ts';
+import { finishRun, progressRun, readRuns, startRun } from '../../../storage/archive/writing/runs.ts';
 import { answer } from '../answers.ts';
 import { message } from '../bodies.ts';
 import type { AppDeps, RequestState } from '../deps.ts';

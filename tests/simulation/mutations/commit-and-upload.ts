@@ -2,8 +2,8 @@
 import { type Guard, one } from './guard.ts';
 
 const refs = 'storage/catalog/refs.ts';
-const blocks = 'storage/catalog/blocks.ts';
-const commits = 'storage/catalog/commits.ts';
+const blocks = 'storage/catalog/writing/blocks.ts';
+const commits = 'storage/catalog/writing/commits.ts';
 
 export const storingGuards: Guard[] = [
   // --- commit
@@ -50,7 +50,7 @@ export const storingGuards: Guard[] = [
   {
     name: 'a commit sent twice is made once',
     why: 'a COMMIT of unknown outcome makes its versions twice',
-    edits: one('storage/archive/commit.ts', 'if (earlier) {', 'if (earlier && !earlier) {'),
+    edits: one('storage/archive/writing/commit.ts', 'if (earlier) {', 'if (earlier && !earlier) {'),
   },
   // --- claim and upload
   {
@@ -72,7 +72,7 @@ export const storingGuards: Guard[] = [
     name: 'upload drops only what a claim confirms',
     why: 'a 2xx covers a block that is deleted the next moment',
     edits: one(
-      'storage/archive/upload.ts',
+      'storage/archive/writing/upload.ts',
       'const { kept, until } = await claimHeldBlocks(storage.database, vault, header.blocks, storage.settings.claimWindowMs);',
       `const { until } = await claimHeldBlocks(storage.database, vault, Buffer.alloc(0), storage.settings.claimWindowMs);
   const { kept } = await claimHeldBlocks(storage.database, vault, header.blocks, -1e12);`,
@@ -110,13 +110,13 @@ export const storingGuards: Guard[] = [
   {
     name: 'a key is never used twice',
     why: 'an old delete takes new bytes',
-    edits: one('storage/archive/upload.ts', "randomBytes(8).toString('hex')", "'0123456789abcdef'"),
+    edits: one('storage/archive/writing/upload.ts', "randomBytes(8).toString('hex')", "'0123456789abcdef'"),
   },
   {
     name: 'the row of an object comes before its bytes',
     why: 'whoever compares the bucket with the rows deletes what is being written',
     edits: one(
-      'storage/catalog/checking.ts',
+      'storage/catalog/checking/checking.ts',
       "'SELECT key FROM objects WHERE vault_id = $1 AND key = ANY ($2::text[])'",
       "`SELECT key FROM objects WHERE vault_id = $1 AND key = ANY ($2::text[]) AND state = 'live'`",
     ),
@@ -125,7 +125,7 @@ export const storingGuards: Guard[] = [
     name: 'no request cleans up after an error',
     why: 'the COMMIT it saw fail was done',
     edits: one(
-      'storage/archive/upload.ts',
+      'storage/archive/writing/upload.ts',
       'const stored = await database.transaction((tx) => recordObject(tx, { vault, objectId, key }, places, settings));',
       `const stored = await database
       .transaction((tx) => recordObject(tx, { vault, objectId, key }, places, settings))

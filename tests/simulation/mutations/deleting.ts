@@ -2,10 +2,10 @@
 import { type Guard, one } from './guard.ts';
 
 const refs = 'storage/catalog/refs.ts';
-const blocks = 'storage/catalog/blocks.ts';
-const deleting = 'storage/catalog/deleting.ts';
-const reclaiming = 'storage/catalog/reclaiming.ts';
-const lists = 'storage/catalog/lists.ts';
+const blocks = 'storage/catalog/writing/blocks.ts';
+const deleting = 'storage/catalog/deleting/deleting.ts';
+const reclaiming = 'storage/catalog/deleting/reclaiming.ts';
+const lists = 'storage/catalog/writing/lists.ts';
 
 export const deletingGuards: Guard[] = [
   // --- deleting versions
@@ -36,7 +36,7 @@ export const deletingGuards: Guard[] = [
     name: 'a deleter honours holds',
     why: 'held versions are deleted',
     edits: one(
-      'storage/archive/delete-versions.ts',
+      'storage/archive/deleting/delete-versions.ts',
       "if (pins.holds.some((policy) => holdCovers(policy, lifetime, path))) return { ...version, pinned: 'hold' };",
       '',
     ),
@@ -45,7 +45,7 @@ export const deletingGuards: Guard[] = [
     name: 'a deleter honours the leases of readers',
     why: 'a restore fails half-way',
     edits: one(
-      'storage/archive/delete-versions.ts',
+      'storage/archive/deleting/delete-versions.ts',
       "return leased.has(row.seq) ? { ...version, pinned: 'restore' } : version;",
       'return leased.size < 0 ? version : version;',
     ),
@@ -54,7 +54,7 @@ export const deletingGuards: Guard[] = [
     name: 'prune counts as commit does',
     why: 'a block that a version repeats is taken away twice',
     edits: one(
-      'storage/archive/delete-versions.ts',
+      'storage/archive/deleting/delete-versions.ts',
       'toRefCounts(countRefs(deleted.map((version) => version.blocks))),',
       `toRefCounts(
         countRefs(
@@ -84,7 +84,7 @@ export const deletingGuards: Guard[] = [
   {
     name: 'a frozen archive keeps everything',
     why: 'what ransomware left is all there is',
-    edits: one('storage/archive/prune.ts', 'if (archive.frozen) return null;', ''),
+    edits: one('storage/archive/retention/prune.ts', 'if (archive.frozen) return null;', ''),
     seeds: 120,
   },
   // --- reclaim
@@ -183,7 +183,7 @@ export const deletingGuards: Guard[] = [
     name: 'a list counts on its blocks',
     why: 'they are reclaimed behind its back',
     edits: one(
-      'storage/archive/lists.ts',
+      'storage/archive/writing/lists.ts',
       'const referenced = await addRefs(tx, vault, toRefCounts(counts));',
       'const referenced = await addRefs(tx, vault, { ...toRefCounts(counts), counts: [...counts.values()].map(() => 0) });',
     ),
@@ -191,7 +191,7 @@ export const deletingGuards: Guard[] = [
   {
     name: 'a list that no commit names is found',
     why: 'it keeps its blocks for ever',
-    edits: one('storage/archive/lists.ts', 'await insertFreedLists(tx, vault, joinHashes(names));', ''),
+    edits: one('storage/archive/writing/lists.ts', 'await insertFreedLists(tx, vault, joinHashes(names));', ''),
   },
   {
     name: 'whether a list is new is known by its row alone',
@@ -202,7 +202,7 @@ export const deletingGuards: Guard[] = [
     name: 'reclaiming a list counts its blocks down',
     why: 'they stay for ever',
     edits: one(
-      'storage/archive/reclaim.ts',
+      'storage/archive/deleting/reclaim.ts',
       'const freed = await takeRefs(tx, vault, toRefCounts(countRefs(reclaimed.blocks)), claimWindowMs + freedMarginMs);',
       'const freed = await takeRefs(tx, vault, toRefCounts(countRefs([])), claimWindowMs + freedMarginMs);',
     ),

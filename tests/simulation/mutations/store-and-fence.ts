@@ -1,7 +1,7 @@
 /** Guards of compacting, verifying, deleting objects, and the fence. */
 import { type Guard, one } from './guard.ts';
 
-const compacting = 'storage/catalog/compacting.ts';
+const compacting = 'storage/catalog/deleting/compacting.ts';
 
 export const bucketGuards: Guard[] = [
   // --- compact, verify
@@ -18,7 +18,7 @@ export const bucketGuards: Guard[] = [
     name: 'compact hashes what it moves',
     why: 'rot is copied and called sound',
     edits: one(
-      'storage/archive/compact.ts',
+      'storage/archive/deleting/compact.ts',
       'return sha256(Buffer.concat(bytes)).equals(block.hash);',
       'return sha256(Buffer.concat(bytes)).length === block.hash.length;',
     ),
@@ -37,7 +37,7 @@ export const bucketGuards: Guard[] = [
     name: 'damage is marked only where it was read',
     why: 'a block that was healed meanwhile is called damaged',
     edits: one(
-      'storage/catalog/mark-damaged.ts',
+      'storage/catalog/checking/mark-damaged.ts',
       'AND b.hash = x.hash AND b.object_id = x.object_id AND b.byte_offset = x.byte_offset AND b.damaged_at IS NULL',
       'AND b.hash = x.hash AND b.damaged_at IS NULL',
     ),
@@ -48,7 +48,7 @@ export const bucketGuards: Guard[] = [
     name: 'a sweeper ends only leases that lapsed',
     why: 'an upload under way is deleted, again and again',
     edits: one(
-      'storage/catalog/dead-objects.ts',
+      'storage/catalog/deleting/dead-objects.ts',
       "SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() AND state = 'writing'",
       "SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() + interval '1 hour' AND state IN ('writing', 'live')",
     ),
@@ -57,7 +57,7 @@ export const bucketGuards: Guard[] = [
     name: 'a row goes only after its bytes',
     why: 'a late put leaves bytes that only a comparison finds; a failed delete is forgotten',
     edits: one(
-      'storage/catalog/dead-objects.ts',
+      'storage/catalog/deleting/dead-objects.ts',
       "DELETE FROM objects WHERE vault_id = $1 AND object_id = ANY ($2::bigint[]) AND state = 'dead' RETURNING",
       'DELETE FROM objects WHERE vault_id = $1 AND object_id < 0 AND object_id = ANY ($2::bigint[]) RETURNING',
     ),
@@ -67,12 +67,12 @@ export const bucketGuards: Guard[] = [
     why: 'a catalog set back in time deletes what the bucket needs',
     edits: [
       {
-        file: 'storage/archive/delete-objects.ts',
+        file: 'storage/archive/deleting/delete-objects.ts',
         find: '  await fence.assertHeld();\n  const deletedKeys',
         replace: '  const deletedKeys',
       },
       {
-        file: 'storage/archive/delete-objects.ts',
+        file: 'storage/archive/deleting/delete-objects.ts',
         find: 'if (vaults.length > 0) await fence.assertHeld();',
         replace: '',
       },
@@ -81,19 +81,19 @@ export const bucketGuards: Guard[] = [
   {
     name: 'the fence is asked before orphans are deleted',
     why: 'a catalog set back in time deletes every newer object',
-    edits: one('storage/archive/compare-bucket.ts', 'await fence.assertHeld();', ''),
+    edits: one('storage/archive/checking/compare-bucket.ts', 'await fence.assertHeld();', ''),
   },
   {
     name: 'the fence is asked before versions are deleted',
     why: 'a catalog set back in time deletes what a hold that it has lost keeps',
     edits: [
       {
-        file: 'storage/archive/prune.ts',
+        file: 'storage/archive/retention/prune.ts',
         find: '  await deps.assertMayDelete();\n  const digest',
         replace: '  const digest',
       },
       {
-        file: 'storage/archive/prune.ts',
+        file: 'storage/archive/retention/prune.ts',
         find: '    await deps.assertMayDelete();\n    const deleter',
         replace: '    const deleter',
       },
@@ -103,7 +103,7 @@ export const bucketGuards: Guard[] = [
     name: 'a nonce that this catalog never wrote is foreign',
     why: 'a catalog set back in time takes itself for the right one',
     edits: one(
-      'storage/archive/fence.ts',
+      'storage/archive/checking/fence.ts',
       "return row.previous.includes(nonce) ? 'behind' : 'foreign';",
       "return row.previous.includes(nonce) ? 'behind' : 'agree';",
     ),
@@ -113,12 +113,12 @@ export const bucketGuards: Guard[] = [
     why: 'a clock that jumps ahead expires years of history',
     edits: [
       {
-        file: 'storage/archive/clock-watch.ts',
+        file: 'storage/archive/checking/clock-watch.ts',
         find: 'return Math.abs(this.apartMs) > this.toleranceMs ? this.apartMs : 0;',
         replace: 'return 0;',
       },
       {
-        file: 'storage/archive/fence.ts',
+        file: 'storage/archive/checking/fence.ts',
         find: 'if (apartMs <= this.clockApartMsMax) return null;',
         replace: 'return null;',
       },
@@ -128,7 +128,7 @@ export const bucketGuards: Guard[] = [
     name: 'adopt marks what the bucket does not hold',
     why: 'rows go on naming objects that are gone',
     edits: one(
-      'storage/archive/adopt.ts',
+      'storage/archive/checking/adopt.ts',
       `        report.missing++;
         if (options.dryRun) continue;`,
       `        report.missing++;

@@ -1,7 +1,7 @@
 /** What a person has to look at, and the word that they have. What concerns the whole server is for those who run it. */
 import type Router from '@koa/router';
 import { Problem } from '../../../../protocol/problems.ts';
-import { reviewAlert } from '../../../../storage/archive/review-alert.ts';
+import { reviewAlert } from '../../../../storage/archive/retention/review-alert.ts';
 import { findUserName, findUserOfVault } from '../../../directory/tenant-view.ts';
 import { tenantAlerts } from '../../../reports/alerts.ts';
 import { administrator } from '../../admin.ts';

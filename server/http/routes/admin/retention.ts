@@ -5,7 +5,7 @@
 import type Router from '@koa/router';
 import { z } from 'zod';
 import { Problem } from '../../../../protocol/problems.ts';
-import type { RetentionPolicy } from '../../../../storage/archive/retention.ts';
+import type { RetentionPolicy } from '../../../../storage/archive/retention/retention.ts';
 import {
   type FoundPolicy,
   findPolicyOfArchive,

@@ -1,0 +1,230 @@
+/**
+ * The one deleter of versions: whatever wants versions gone (today: retention) goes through here, so that there is one
+ * place that honours holds and readers' leases, and one that counts references off.
+ *
+ * A batch is one transaction. It locks the vault (so that no hold is placed meanwhile), reads the holds, locks the
+ * archive (so that nothing is committed meanwhile), reads policy, leases and the database's clock, and only then plans
+ * the batch's files: a plan made before the locks may rest on a policy, a hold or an hour that is no longer so.
+ *
+ * A file's plan is carried out oldest first, so that what a crash or the batch's bounds leave undone is the newer part
+ * of it: planning again gives the rest, and the record of a deletion never goes before what it hides.
+ */
+import assert from 'node:assert/strict';
+import { joinPath } from '../../../protocol/paths.ts';
+import type { Transaction } from '../../catalog/database.ts';
+import {
+  countDeletedVersions,
+  type DeletingArchive,
+  deleteEmptyFiles,
+  deleteVersionRows,
+  type Lease,
+  lockArchiveForDeleting,
+  lockVaultAndReadHolds,
+  readLeases,
+  readPathNames,
+  setPruneAfter,
+} from '../../catalog/deleting/deleting.ts';
+import { type HistoryRow, readHistories } from '../../catalog/reading/histories.ts';
+import { takeListRefs, takeRefs } from '../../catalog/refs.ts';
+import { addUsage } from '../../catalog/usage.ts';
+import type { ArchiveRef, Storage } from '../../storage.ts';
+import { holdCovers, looksAtPaths } from '../retention/hold-policy.ts';
+import type { FileVersion } from '../retention/retention.ts';
+import { countRefs, toRefCounts } from '../writing/count-refs.ts';
+
+/** What a caller decides about one file, from its versions, oldest first. */
+export interface FileDecision {
+  /** Seqs to delete, ascending. A pinned one among them is a fault of the caller. */
+  expire: readonly number[];
+  /** When, in ms, the file is worth planning again; null: never by itself. */
+  nextChangeAt: number | null;
+}
+
+export interface Deleter {
+  /** Reads, inside the transaction and after the locks, what the decision rests on; null: nothing is deleted now. */
+  prepare(
+    tx: Transaction,
+    archive: DeletingArchive,
+    holds: readonly unknown[],
+  ): Promise<((versions: readonly FileVersion[]) => FileDecision) | null>;
+  /** The files to plan next, inside the transaction. */
+  candidates(tx: Transaction): Promise<number[]>;
+  /** At most so many versions go in this batch. */
+  budget: number;
+}
+
+export interface BatchResult {
+  /** Files planned; 0: there was nothing to do. */
+  files: number;
+  versions: number;
+  bytes: number;
+  /** There was more to delete than the deleter's budget. */
+  overBudget: boolean;
+}
+
+export const batchBounds = {
+  /** Versions read, and deleted, in one transaction; a single file with more is read whole. */
+  versionsMax: 2_000,
+  /** Blocks and lists named by the versions that one transaction deletes; a single version may name more. */
+  namesMax: 32_768,
+};
+
+/**
+ * One batch.
+ * @throws RefsDrift when counts do not close: nothing was deleted
+ */
+export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, deleter: Deleter): Promise<BatchResult> {
+  const { claimWindowMs, freedMarginMs } = storage.settings;
+  return storage.database.transaction(async (tx) => {
+    const holds = await lockVaultAndReadHolds(tx, ref.vault);
+    const archive = await lockArchiveForDeleting(tx, ref);
+    const nothing = { files: 0, versions: 0, bytes: 0, overBudget: false };
+    if (!archive) return nothing;
+    const decide = await deleter.prepare(tx, archive, holds);
+    if (!decide) return nothing;
+    const histories = await readWholeHistories(tx, ref, await deleter.candidates(tx));
+    if (histories.size === 0) return nothing;
+
+    const pins = await readPins(tx, ref, holds, [...histories.keys()]);
+    const { doomed, planned, overBudget } = planBatch(histories, pins, decide, deleter.budget);
+    const deleted = doomed.length === 0 ? [] : await deleteVersionRows(tx, ref, doomed);
+    await takeListRefs(
+      tx,
+      ref.vault,
+      toRefCounts(countRefs(deleted.map((version) => version.lists))),
+      claimWindowMs + freedMarginMs,
+    );
+    const freed = await takeRefs(
+      tx,
+      ref.vault,
+      toRefCounts(countRefs(deleted.map((version) => version.blocks))),
+      claimWindowMs + freedMarginMs,
+    );
+    await setPruneAfter(tx, ref, planned);
+    const touched = [...new Set(doomed.map((version) => version.fileId))];
+    const empty = [...histories.keys()].filter((fileId) => histories.get(fileId)!.length === 0);
+    await deleteEmptyFiles(tx, ref, [...touched, ...empty]);
+    await countDeletedVersions(tx, ref, deleted.length);
+    const bytes = deleted.reduce((sum, version) => sum + version.size, 0);
+    await addUsage(tx, ref.vault, {
+      logicalBytes: -bytes,
+      referencedBytes: -freed.bytes,
+      versions: -deleted.length,
+    });
+    return { files: histories.size, versions: deleted.length, bytes, overBudget };
+  });
+}
+
+/** All versions of as many of the files as fit the batch, and of one at least. A file without any is in it, too. */
+export async function readWholeHistories(
+  tx: Transaction,
+  ref: ArchiveRef,
+  fileIds: readonly number[],
+): Promise<Map<number, HistoryRow[]>> {
+  if (fileIds.length === 0) return new Map();
+  const rows = await readHistories(tx, ref, fileIds, batchBounds.versionsMax + 1);
+  const cut = rows.length > batchBounds.versionsMax;
+  const read = cut ? fileIds.slice(0, fileIds.indexOf(rows.at(-1)!.fileId)) : fileIds;
+  if (read.length === 0) {
+    const first = fileIds[0]!;
+    return new Map([[first, await readHistories(tx, ref, [first], Number.MAX_SAFE_INTEGER)]]);
+  }
+  const histories = new Map<number, HistoryRow[]>(read.map((fileId) => [fileId, []]));
+  for (const row of rows) histories.get(row.fileId)?.push(row);
+  return histories;
+}
+
+export interface Pins {
+  /** Policies of the holds on the vault. */
+  holds: readonly unknown[];
+  /** Ascending by seq. */
+  leases: readonly Lease[];
+  /** Of the files, where a hold asks for them. */
+  paths: ReadonlyMap<number, Buffer>;
+}
+
+export async function readPins(
+  tx: Transaction,
+  ref: ArchiveRef,
+  holds: readonly unknown[],
+  fileIds: readonly number[],
+): Promise<Pins> {
+  const leases = await readLeases(tx, ref);
+  const names = holds.some(looksAtPaths) ? await readPathNames(tx, ref, fileIds) : new Map<number, Buffer[]>();
+  return { holds, leases, paths: new Map([...names].map(([fileId, parts]) => [fileId, joinPath(parts)])) };
+}
+
+/** The versions of a file, with those pinned that a hold covers or a reader's lease needs. */
+export function pinVersions(rows: readonly HistoryRow[], pins: Pins): FileVersion[] {
+  const leased = leasedVersions(rows, pins.leases);
+  const path = rows[0] ? (pins.paths.get(rows[0].fileId) ?? null) : null;
+  return rows.map((row, i) => {
+    const committedAt = row.committedAt.getTime();
+    const lifetime = { committedAt, replacedAt: rows[i + 1]?.committedAt.getTime() ?? null };
+    const version: FileVersion = { seq: row.seq, committedAt, deleted: row.deleted };
+    if (pins.holds.some((policy) => holdCovers(policy, lifetime, path))) return { ...version, pinned: 'hold' };
+    return leased.has(row.seq) ? { ...version, pinned: 'restore' } : version;
+  });
+}
+
+/** The versions that were current at a leased moment, with the end of the last lease on each. */
+function leasedVersions(rows: readonly HistoryRow[], leases: readonly Lease[]): Map<number, number> {
+  const until = new Map<number, number>();
+  let i = -1;
+  for (const lease of leases) {
+    while (i + 1 < rows.length && rows[i + 1]!.seq <= lease.seq) i++;
+    if (i >= 0) until.set(rows[i]!.seq, Math.max(until.get(rows[i]!.seq) ?? 0, lease.until.getTime()));
+  }
+  return until;
+}
+
+interface Batch {
+  overBudget: boolean;
+  doomed: { fileId: number; seq: number }[];
+  planned: { fileId: number; afterMs: number | null }[];
+}
+
+function planBatch(
+  histories: ReadonlyMap<number, HistoryRow[]>,
+  pins: Pins,
+  decide: (versions: readonly FileVersion[]) => FileDecision,
+  budget: number,
+): Batch {
+  const batch: Batch = { doomed: [], planned: [], overBudget: false };
+  let names = 0;
+  for (const [fileId, rows] of histories) {
+    const versions = pinVersions(rows, pins);
+    const { expire, nextChangeAt } = decide(versions);
+    const bySeq = new Map(rows.map((row) => [row.seq, row]));
+    const pinned = new Set(versions.filter((version) => version.pinned).map((version) => version.seq));
+    assert(!expire.some((seq) => pinned.has(seq)), 'a version under a hold or a lease was to be deleted');
+    let done = 0;
+    for (const seq of expire) {
+      batch.overBudget = batch.doomed.length >= budget;
+      if (batch.overBudget) break;
+      const more = bySeq.get(seq)!.names;
+      const full = batch.doomed.length >= batchBounds.versionsMax || names + more > batchBounds.namesMax;
+      if (full && batch.doomed.length > 0) break;
+      batch.doomed.push({ fileId, seq });
+      names += more;
+      done++;
+    }
+    // A file whose plan did not fit stays due; so do those behind it.
+    if (done < expire.length) break;
+    const gone = new Set(expire);
+    const left = versions.filter((version) => !gone.has(version.seq));
+    batch.planned.push({ fileId, afterMs: planAgainAt(left, nextChangeAt, leasedVersions(rows, pins.leases)) });
+  }
+  return batch;
+}
+
+/** A hold that begins or ends is a reason to plan all files anew (prune.ts), so it is none to come back here. */
+function planAgainAt(
+  left: readonly FileVersion[],
+  nextChangeAt: number | null,
+  leasedUntil: ReadonlyMap<number, number>,
+): number | null {
+  if (left.length === 0 || (left.length === 1 && !left[0]!.deleted)) return null;
+  const leases = left.filter((version) => version.pinned === 'restore').map((version) => leasedUntil.get(version.seq)!);
+  return Math.min(...leases, nextChangeAt ?? Number.POSITIVE_INFINITY);
+}

@@ -1,0 +1,28 @@
+/**
+ * Looks at every archive whether its retention policy or its holds are others than its files were last planned with, and
+ * makes them due if so. Prune looks only where something is due, and under a new policy that may be files that were not.
+ */
+import { allArchives } from '../../catalog/reading/histories.ts';
+import type { Storage } from '../../storage.ts';
+import { PolicyUnreadable } from './policy-unreadable.ts';
+import { applyPolicy, type PruneDeps } from './prune.ts';
+
+/** @returns archives looked at, those made due, and those whose policy cannot be read: nothing of these is deleted */
+export async function applyPolicies(
+  storage: Storage,
+  deps: Pick<PruneDeps, 'readPolicy'>,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<{ archives: number; changed: number; unreadable: number }> {
+  const sum = { archives: 0, changed: 0, unreadable: 0 };
+  for (const ref of await allArchives(storage.database)) {
+    signal?.throwIfAborted();
+    sum.archives++;
+    try {
+      if (await applyPolicy(storage, ref, deps)) sum.changed++;
+    } catch (error) {
+      if (!(error instanceof PolicyUnreadable)) throw error;
+      sum.unreadable++;
+    }
+  }
+  return sum;
+}

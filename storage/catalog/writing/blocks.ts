@@ -1,0 +1,263 @@
+/**
+ * Blocks and the objects they lie in. Lock order of every transaction here: the own object's row, then blocks by
+ * hash in one pass, then other objects by id (docs/decisions/catalog.md).
+ */
+import assert from 'node:assert/strict';
+import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes, splitHashes } from '../../../protocol/hashes.ts';
+import { type Database, statement, type Transaction } from '../database.ts';
+import { addUsage } from '../usage.ts';
+import { hashArray, packArray } from './packing.ts';
+
+const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
+
+const sql = {
+  readClaims: statement(
+    'blocks.readClaims',
+    `SELECT string_agg(hash, '') FILTER (WHERE refs > 0 OR claimed_until > ${keptUntil}) AS kept,
+            string_agg(hash, '') FILTER (WHERE refs = 0 AND claimed_until <= ${keptUntil}) AS lapsing,
+            ${keptUntil} AS until
+       FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL`,
+  ),
+
+  renewClaims: statement(
+    'blocks.renewClaims',
+    `WITH locked AS MATERIALIZED (
+       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL
+        ORDER BY hash FOR NO KEY UPDATE),
+     renewed AS (
+       UPDATE blocks SET claimed_until = greatest(claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
+        WHERE vault_id = $1 AND hash = ANY (ARRAY(SELECT hash FROM locked)) RETURNING hash)
+     SELECT string_agg(hash, '') AS kept FROM renewed`,
+  ),
+
+  // A lost row is as good as a failed upload, so this commit need not wait for the disk: the transaction that makes
+  // the object live asks for row and key again, and is the one that must be durable.
+  insertWriting: statement(
+    'objects.insertWriting',
+    `WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+     made AS (
+       INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
+       SELECT $1, $2, 'writing', $3::bigint, 0, now() + $4 * interval '1 ms' FROM quick, catalog WHERE catalog_id = $5::uuid
+       ON CONFLICT (vault_id, key) DO UPDATE SET next_at = excluded.next_at WHERE objects.state = 'writing'
+       RETURNING object_id, xmax = 0 AS fresh),
+     counted AS (INSERT INTO usage_deltas (vault_id, object_bytes) SELECT $1, $3::bigint FROM made WHERE fresh)
+     SELECT object_id AS "objectId" FROM made`,
+  ),
+
+  // key = $3 is not decoration: an identity value handed out under an asynchronous commit is handed out again after
+  // a crash, and then names another upload's row.
+  makeLive: statement(
+    'objects.makeLive',
+    `UPDATE objects SET state = 'live', next_at = NULL, created_at = now(), live_bytes = $4
+      WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`,
+  ),
+
+  insertBlocks: statement(
+    'blocks.insert',
+    `WITH inserted AS (
+       INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
+       SELECT $1, w.h, $2, x.byte_offset, x.byte_length, clock_timestamp() + 2 * $6 * interval '1 ms'
+         FROM unnest($4::int[], $5::int[]) WITH ORDINALITY AS x (byte_offset, byte_length, ordinal)
+         CROSS JOIN LATERAL (SELECT substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32) AS h) w
+        ORDER BY w.h
+       ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = greatest(blocks.claimed_until, excluded.claimed_until)
+       RETURNING hash, object_id, byte_length, damaged_at)
+     SELECT hash, object_id AS "objectId", byte_length AS "byteLength", damaged_at IS NOT NULL AS damaged
+       FROM inserted WHERE object_id <> $2`,
+  ),
+
+  // Only rows that the insert returned, so they are there and their locks are ours already.
+  healBlocks: statement(
+    'blocks.heal',
+    `INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
+     SELECT $1, substr($3::bytea, (x.ordinal::int - 1) * 32 + 1, 32), $2, x.byte_offset, x.byte_length, clock_timestamp()
+       FROM unnest($4::int[], $5::int[]) WITH ORDINALITY AS x (byte_offset, byte_length, ordinal)
+     ON CONFLICT (vault_id, hash) DO UPDATE SET object_id = excluded.object_id, byte_offset = excluded.byte_offset, damaged_at = NULL
+      WHERE blocks.damaged_at IS NOT NULL`,
+  ),
+
+  setLiveBytes: statement(
+    'objects.setLiveBytes',
+    `UPDATE objects SET live_bytes = $3::bigint,
+            state = CASE WHEN $3::bigint = 0 THEN 'dead' ELSE state END,
+            next_at = CASE WHEN $3::bigint = 0 THEN now() + $4 * interval '1 ms' END
+      WHERE vault_id = $1 AND object_id = $2 AND state = 'live'`,
+  ),
+
+  takeLiveBytes: statement(
+    'objects.takeLiveBytes',
+    'UPDATE objects SET live_bytes = live_bytes - $3 WHERE vault_id = $1 AND object_id = $2',
+  ),
+
+  // A statement after the one that locked the rows, on purpose: in the same one, two transactions that each take the
+  // last blocks of an object would each still see the other's, and the object would never die.
+  buryEmpty: statement(
+    'objects.buryEmpty',
+    `UPDATE objects o SET state = 'dead', next_at = now() + $3 * interval '1 ms'
+      WHERE o.vault_id = $1 AND o.object_id = $2 AND o.state = 'live'
+        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = $2)`,
+  ),
+
+  anyObject: statement('objects.any', 'SELECT 1 FROM objects LIMIT 1'),
+
+  findPlaces: statement(
+    'blocks.findPlaces',
+    `SELECT b.hash, o.key, b.byte_offset AS "offset", b.byte_length AS "length" FROM blocks b
+      CROSS JOIN LATERAL (SELECT o.key FROM objects o WHERE o.vault_id = $1 AND o.object_id = b.object_id OFFSET 0) o
+      WHERE b.vault_id = $1 AND b.hash = ANY (${hashArray('$2')}) AND b.damaged_at IS NULL`,
+  ),
+};
+
+/**
+ * Which of these blocks the vault holds and will keep for the claim window. A block that a version or list refers
+ * to is confirmed by a read alone, because whoever frees it leaves it claimed for one window; only an unreferenced
+ * one about to lapse is written, to twice the window, and never shortened.
+ * @param hashes n x 32 bytes
+ * @returns indexes of the hashes that are kept, and the moment until which that holds
+ */
+export async function claimHeldBlocks(
+  db: Database,
+  vault: number,
+  hashes: Buffer,
+  windowMs: number,
+): Promise<{ kept: Set<number>; until: Date }> {
+  type Row = { kept: Buffer | null; lapsing: Buffer | null; until: Date };
+  const [row] = await db.query<Row>(sql.readClaims, [vault, hashes, windowMs]);
+  const held = hashSet(row!.kept);
+  if (row!.lapsing) {
+    const [renewed] = await db.query<{ kept: Buffer | null }>(sql.renewClaims, [vault, row!.lapsing, windowMs]);
+    for (const key of hashSet(renewed!.kept)) held.add(key);
+  }
+  const kept = new Set<number>();
+  for (let i = 0; i < hashCount(hashes); i++) if (held.has(hashKeyAt(hashes, i))) kept.add(i);
+  return { kept, until: row!.until };
+}
+
+function hashSet(hashes: Buffer | null): Set<string> {
+  return new Set(hashes ? splitHashes(hashes).map(hashKey) : []);
+}
+
+/**
+ * The row that precedes an object's bytes: whoever lists the bucket later and finds the key finds this row too.
+ * Repeated after a lost connection it meets its own row, for a key ends in fresh random bytes. A process that was started
+ * before the catalog was given another prefix writes nothing under the old one, where another catalog would delete it.
+ */
+export async function insertWritingObject(
+  db: Database,
+  object: { vault: number; key: string; sizeBytes: number; leaseMs: number; catalogId: string },
+): Promise<number> {
+  const { vault, key, sizeBytes, leaseMs, catalogId } = object;
+  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, [vault, key, sizeBytes, leaseMs, catalogId]);
+  assert(row, 'the object key was already in use, or the catalog has another prefix by now: start this process again');
+  return row.objectId;
+}
+
+export interface BlockPlaces {
+  /** n x 32 bytes, distinct. */
+  hashes: Buffer;
+  offsets: readonly number[];
+  lengths: readonly number[];
+}
+
+/**
+ * Turns an object whose bytes are stored live and enters its blocks, all in the caller's transaction. A block that is
+ * there already stays where it is, unless it is damaged: then it moves here and is well again. An object none of
+ * whose blocks was needed dies at once.
+ * @returns how many blocks are new here; null when the object's row is gone or no longer `writing` (its lease lapsed,
+ *   or this transaction did commit before): start again under a new key
+ */
+export async function recordObject(
+  tx: Transaction,
+  object: { vault: number; objectId: number; key: string },
+  places: BlockPlaces,
+  settings: { claimWindowMs: number; objectDeleteDelayMs: number },
+): Promise<number | null> {
+  const { vault, objectId } = object;
+  const sum = (values: Iterable<number>): number => Array.from(values).reduce((total, value) => total + value, 0);
+  const allBytes = sum(places.lengths);
+  const live = await tx.query(sql.makeLive, [vault, objectId, object.key, allBytes]);
+  if (live.length === 0) return null;
+
+  type Existing = { hash: Buffer; objectId: number; byteLength: number; damaged: boolean };
+  const existing = await tx.query<Existing>(sql.insertBlocks, [
+    vault,
+    objectId,
+    places.hashes,
+    packArray(places.offsets),
+    packArray(places.lengths),
+    settings.claimWindowMs,
+  ]);
+  await addUsage(tx, vault, { storedBytes: allBytes - sum(existing.map((block) => block.byteLength)) });
+  if (existing.length === 0) return places.lengths.length;
+
+  const damaged = existing.filter((block) => block.damaged);
+  if (damaged.length > 0) await healBlocks(tx, object, places, damaged);
+  const unneeded = existing.filter((block) => !block.damaged);
+  await tx.query(sql.setLiveBytes, [
+    vault,
+    objectId,
+    allBytes - sum(unneeded.map((block) => block.byteLength)),
+    settings.objectDeleteDelayMs,
+  ]);
+  await shrinkObjects(tx, vault, damaged, settings.objectDeleteDelayMs);
+  return places.lengths.length - unneeded.length;
+}
+
+async function healBlocks(
+  tx: Transaction,
+  object: { vault: number; objectId: number },
+  places: BlockPlaces,
+  damaged: readonly { hash: Buffer }[],
+): Promise<void> {
+  const position = new Map(
+    Array.from({ length: hashCount(places.hashes) }, (_, i) => [hashKeyAt(places.hashes, i), i]),
+  );
+  const healed = damaged.map((block) => position.get(block.hash.toString('latin1'))!);
+  await tx.query(sql.healBlocks, [
+    object.vault,
+    object.objectId,
+    joinHashes(healed.map((i) => hashAt(places.hashes, i))),
+    packArray(healed.map((i) => places.offsets[i]!)),
+    packArray(healed.map((i) => places.lengths[i]!)),
+  ]);
+}
+
+/** Takes the bytes of blocks that left them off their objects, in the order of ids; an object no block row names any more dies. */
+export async function shrinkObjects(
+  tx: Transaction,
+  vault: number,
+  left: readonly { objectId: number; byteLength: number }[],
+  objectDeleteDelayMs: number,
+): Promise<void> {
+  const bytes = new Map<number, number>();
+  for (const block of left) bytes.set(block.objectId, (bytes.get(block.objectId) ?? 0) + block.byteLength);
+  const ids = [...bytes.keys()].sort((a, b) => a - b);
+  for (const id of ids) await tx.query(sql.takeLiveBytes, [vault, id, bytes.get(id)]);
+  for (const id of ids) await tx.query(sql.buryEmpty, [vault, id, objectDeleteDelayMs]);
+}
+
+/** Whether nothing was ever stored by this catalog: then a store without a trace of it is new, and not lost. */
+export async function catalogIsEmpty(db: Database): Promise<boolean> {
+  return (await db.query(sql.anyObject)).length === 0;
+}
+
+export interface BlockPlace {
+  /** Position of the hash in the request. */
+  index: number;
+  key: string;
+  offset: number;
+  length: number;
+}
+
+/** Where blocks lie. Blocks the vault does not hold, or that are damaged, are left out. */
+export async function findBlockPlaces(db: Database, vault: number, hashes: Buffer): Promise<BlockPlace[]> {
+  type Row = { hash: Buffer; key: string; offset: number; length: number };
+  const rows = await db.query<Row>(sql.findPlaces, [vault, hashes]);
+  const byHash = new Map(rows.map((row) => [hashKey(row.hash), row]));
+  const places: BlockPlace[] = [];
+  for (let index = 0; index < hashCount(hashes); index++) {
+    const row = byHash.get(hashKeyAt(hashes, index));
+    if (row) places.push({ index, key: row.key, offset: row.offset, length: row.length });
+  }
+  return places;
+}
