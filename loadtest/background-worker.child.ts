@@ -9,7 +9,7 @@ import { verifyDue } from '../storage/archive/checking/verify.ts';
 import { compactDue } from '../storage/archive/deleting/compact.ts';
 import { inBackground } from '../storage/archive/deleting/in-background.ts';
 import { reclaimDue } from '../storage/archive/deleting/reclaim.ts';
-import { pruneDue } from '../storage/archive/retention/prune.ts';
+import { type PruneDeps, pruneDue } from '../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../storage/archive/retention/retention.ts';
 import { type Database, databaseDefaults, openDatabase, type Transaction } from '../storage/catalog/database.ts';
 import { checkCatalog } from '../storage/catalog/migrate.ts';
@@ -84,10 +84,10 @@ const [forPrune, forReclaim, forCompact] = [rested(), rested(), rested()];
 const forVerify: Storage = { ...storage, objects: countingStore(objects, 'get', 'verify') };
 const passes: Record<BackgroundVerb, () => Promise<boolean>> = {
   prune: async () => {
-    const deps = {
+    const deps: PruneDeps = {
       readPolicy: async () => defaultRetention,
       assertMayDelete: () => fence.assertHeld(),
-      assertTime: (now: Date) => fence.assertTime(now),
+      assertTime: (read) => fence.assertTime(read),
     };
     return ((await pruneDue(forPrune, deps, { signal })).versions ?? 0) > 0;
   },

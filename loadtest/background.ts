@@ -5,10 +5,9 @@
  * spoken to, and everything written is removed. docs/performance.md says how to read it.
  */
 import { randomBytes } from 'node:crypto';
-import { availableParallelism, loadavg, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { availableParallelism, loadavg } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import {
   type BackgroundProgress,
   backgroundVerbs,
@@ -19,6 +18,7 @@ import {
   type Stretch,
 } from './background-figures.ts';
 import { prepareServer, startApi } from './background-server.ts';
+import { type BenchmarkOptions, readBenchmarkOptions, readRounds } from './benchmark-options.ts';
 import { type BodyShape, makeBodies, shapeBytes } from './bodies.ts';
 import { type Program, startProgram } from './child-process.ts';
 import { runLoadTest, workerNodeArguments } from './load-program.ts';
@@ -39,45 +39,20 @@ const usage = `usage: npm run benchmark:background -- [options]
   --quick         one small round: whether it works, not how fast
   --json          one JSON object instead of tables`;
 
-interface Options {
-  data: string;
+interface Options extends BenchmarkOptions {
   rounds: number;
   verifyBytesPerSecond: number;
   share: number;
-  quick: boolean;
-  json: boolean;
 }
 
 function readOptions(): Options {
-  const { values } = parseArgs({
-    options: {
-      data: { type: 'string' },
-      rounds: { type: 'string' },
-      verify: { type: 'string' },
-      share: { type: 'string' },
-      quick: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    console.log(usage);
-    process.exit(0);
-  }
-  const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
-  if (!Number.isInteger(rounds) || rounds < 1 || rounds > 10) throw new RangeError('--rounds is a number from 1 to 10');
-  const verify = Number(values.verify ?? 60);
+  const { options, given } = readBenchmarkOptions(usage, ['rounds', 'verify', 'share']);
+  const rounds = readRounds(given.rounds, options.quick ? 1 : 3);
+  const verify = Number(given.verify ?? 60);
   if (!(verify >= 1 && verify <= 10_000)) throw new RangeError('--verify is a number of MB from 1 to 10000');
-  const share = Number(values.share ?? 0.1);
+  const share = Number(given.share ?? 0.1);
   if (!(share > 0 && share <= 1)) throw new RangeError('--share is a number above 0, and 1 at most');
-  return {
-    data: resolve(values.data ?? tmpdir()),
-    rounds,
-    share,
-    verifyBytesPerSecond: verify * 1e6,
-    quick: values.quick,
-    json: values.json,
-  };
+  return { ...options, rounds, share, verifyBytesPerSecond: verify * 1e6 };
 }
 
 interface Shape extends BodyShape {

@@ -4,15 +4,15 @@
  * how to read it. Nothing but loopback is spoken to, and everything written is removed.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { availableParallelism, loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+import { type BenchmarkOptions, readBenchmarkOptions, readRounds } from './benchmark-options.ts';
 import { type BodyShape, makeBodies, shapeBytes, type UploadBody } from './bodies.ts';
 import type { Program } from './child-process.ts';
 import { readProfiles, renderProfile } from './cpu-profile.ts';
 import { measureDisk } from './disk-yardstick.ts';
+import { runLoadTest } from './load-program.ts';
 import { type Measurement, measure, type RowResult, summarizeRow } from './measurements.ts';
 import { cpuBetween, readTreeCpu } from './process-cpu.ts';
 import { type Report, renderReport } from './report.ts';
@@ -29,38 +29,15 @@ const usage = `usage: npm run benchmark -- [options]
   --profile FOLDER  write the server's CPU profiles there, and print where its time goes (slows it down)
   --json            one JSON object instead of tables`;
 
-interface Options {
-  data: string;
+interface Options extends BenchmarkOptions {
   rounds: number;
-  quick: boolean;
-  json: boolean;
   profile: string | null;
 }
 
 function readOptions(): Options {
-  const { values } = parseArgs({
-    options: {
-      data: { type: 'string' },
-      rounds: { type: 'string' },
-      quick: { type: 'boolean', default: false },
-      profile: { type: 'string' },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    console.log(usage);
-    process.exit(0);
-  }
-  const rounds = Number(values.rounds ?? (values.quick ? 2 : 5));
-  if (!Number.isInteger(rounds) || rounds < 1 || rounds > 10) throw new RangeError('--rounds is a number from 1 to 10');
-  return {
-    data: resolve(values.data ?? tmpdir()),
-    rounds,
-    quick: values.quick,
-    json: values.json,
-    profile: values.profile ? resolve(values.profile) : null,
-  };
+  const { options, given } = readBenchmarkOptions(usage, ['rounds', 'profile']);
+  const rounds = readRounds(given.rounds, options.quick ? 2 : 5);
+  return { ...options, rounds, profile: given.profile ? resolve(given.profile) : null };
 }
 
 interface Shape extends BodyShape {
@@ -167,7 +144,7 @@ async function idleShare(server: ServerProcess): Promise<number> {
   return cpuBetween(before, readTreeCpu(server.pid)).seconds / ((performance.now() - startedAt) / 1000);
 }
 
-async function runBenchmark(options: Options, onStart: (program: Program) => void, scratch: string): Promise<Report> {
+async function runBenchmark(options: Options, scratch: string, onStart: (program: Program) => void): Promise<Report> {
   const say = (line: string): void => {
     if (!options.json) process.stderr.write(`  ${line}\n`);
   };
@@ -212,43 +189,13 @@ async function runBenchmark(options: Options, onStart: (program: Program) => voi
   };
 }
 
-async function main(): Promise<number> {
-  if (process.platform !== 'linux') {
-    console.error('The benchmark reads processor time from /proc, which only Linux has.');
-    return 2;
-  }
-  let options: Options;
-  try {
-    options = readOptions();
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${usage}`);
-    return 2;
-  }
-  const scratch = mkdtempSync(join(options.data, 'holdfast-benchmark-'));
-  const programs: Program[] = [];
-  const interrupted = Promise.withResolvers<never>();
-  let signalled = false;
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => {
-      signalled = true;
-      interrupted.reject(new Error(`stopped by ${signal}`));
-    });
-  try {
-    const report = await Promise.race([
-      runBenchmark(options, (program) => void programs.push(program), scratch),
-      interrupted.promise,
-    ]);
-    console.log(options.json ? JSON.stringify(report, null, 2) : renderReport(report));
-    if (options.profile && !options.json) console.log(renderProfile(readProfiles(options.profile)));
-    return 0;
-  } catch (error) {
-    console.error(`The benchmark failed: ${(error as Error).message}`);
-    return signalled ? 130 : 1;
-  } finally {
-    await Promise.all(programs.map((program) => program.stop(60_000)));
-    rmSync(scratch, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-  }
-}
-
-process.exitCode = await main();
-process.exit();
+await runLoadTest({
+  name: 'holdfast-benchmark-',
+  usage,
+  readOptions,
+  run: runBenchmark,
+  render: (report) => {
+    const { profile } = readOptions();
+    return profile ? `${renderReport(report)}\n${renderProfile(readProfiles(profile))}` : renderReport(report);
+  },
+});

@@ -47,7 +47,7 @@ const verbs: Record<string, () => Promise<object>> = {
     pruneDue(storage, {
       readPolicy: async () => defaultRetention,
       assertMayDelete: () => fence.assertHeld(),
-      assertTime: (now: Date) => fence.assertTime(now),
+      assertTime: (read) => fence.assertTime(read),
     }),
   reclaim: () => reclaimDue(storage),
   compact: () => compactDue(storage),

@@ -5,10 +5,10 @@
  * of the worker that does each. Everything written is removed. docs/performance.md says how to read it.
  */
 import { mkdirSync } from 'node:fs';
-import { availableParallelism, loadavg, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { availableParallelism, loadavg } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { type BenchmarkOptions, readBenchmarkOptions } from './benchmark-options.ts';
 import { type Program, startProgram } from './child-process.ts';
 import { compareCosts, type NothingDue, type StepCost } from './garbage-figures.ts';
 import { runLoadTest, workerNodeArguments } from './load-program.ts';
@@ -22,28 +22,6 @@ const usage = `usage: npm run benchmark:garbage -- [options]
   --data FOLDER   where the scratch folder lies, on the disk to be measured (default: the system's for temporary files)
   --quick         a hundredth of the size: whether it works, not what it costs
   --json          one JSON object instead of tables`;
-
-interface Options {
-  data: string;
-  quick: boolean;
-  json: boolean;
-}
-
-function readOptions(): Options {
-  const { values } = parseArgs({
-    options: {
-      data: { type: 'string' },
-      quick: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    console.log(usage);
-    process.exit(0);
-  }
-  return { data: resolve(values.data ?? tmpdir()), quick: values.quick, json: values.json };
-}
 
 /** The same in both catalogs but for who expires. Ten users; a tenth of the blocks are for reclaim. */
 const sizeOf = (quick: boolean): string[] => [
@@ -121,7 +99,7 @@ interface Report {
   peakMemoryMiB: number;
 }
 
-async function run(options: Options, scratch: string, onStart: (program: Program) => void): Promise<Report> {
+async function run(options: BenchmarkOptions, scratch: string, onStart: (program: Program) => void): Promise<Report> {
   const say = (line: string): void => {
     if (!options.json) process.stderr.write(`  ${line}\n`);
   };
@@ -198,4 +176,10 @@ Peak memory of a worker: ${inDigits(report.peakMemoryMiB)} MiB.
 `;
 }
 
-await runLoadTest({ name: 'holdfast-garbage-', usage, readOptions, run, render });
+await runLoadTest({
+  name: 'holdfast-garbage-',
+  usage,
+  readOptions: () => readBenchmarkOptions(usage).options,
+  run,
+  render,
+});

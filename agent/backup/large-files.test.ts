@@ -3,80 +3,34 @@
  * loses some of it. Lists are made small here, so that a file of some megabytes has several.
  */
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { hashAt, hashCount, hashKey, splitHashes } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { deriveKeys } from '../../protocol/sealing/index.ts';
-import { type Client, connect } from '../client/client.ts';
-import { createExcludes } from '../files/excludes.ts';
 import { restore } from '../restore/restore.ts';
-import { Cache } from '../state/cache.ts';
-import type { Registration } from '../state/registration.ts';
-import { forgetBlock, type MemoryServer, startMemoryServer } from '../testing/memory-server.ts';
+import { forgetBlock, type MemoryServer } from '../testing/memory-server.ts';
 import { ClaimRenewals } from './claim-renewals.ts';
 import { ContentNames } from './content-names.ts';
-import { type BackupOptions, type BackupResult, backup } from './run.ts';
+import type { BackupOptions, BackupResult } from './run.ts';
+import { TestBackup } from './test-backup.ts';
 
 const naming = { directBlocksMax: 4, minBlocks: 2, averageBlocks: 4, maxBlocks: 8 };
 const MB = 1_000_000;
 
-let folder: string;
+let world: TestBackup;
+let root: string;
 let file: string;
 let server: MemoryServer;
-let client: Client;
-let cache: Cache;
-const registration: Registration = {
-  url: '',
-  certificateSha256: null,
-  userName: 'anna',
-  guid: '42',
-  deviceName: 'test',
-  token: 'token',
-  vault: 7,
-  archive: 9,
-  level: 'standard',
-  keyGeneration: 1,
-  vaultKey: Buffer.alloc(32, 'key'),
-};
-
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'holdfast-large-'));
-  mkdirSync(join(folder, 'root'));
-  file = join(folder, 'root', 'image');
-  server = await startMemoryServer();
-  client = connect({ url: server.url, token: 'token', retry: { firstDelayMs: 5, delayMsMax: 50 } });
-  cache = openCache();
+  world = await TestBackup.start();
+  ({ root, server } = world);
+  file = join(root, 'image');
 });
+afterEach(() => world.close());
 
-afterEach(async () => {
-  cache.close();
-  client.destroy();
-  await server.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-function openCache(name = 'cache.db'): Cache {
-  return new Cache(join(folder, 'home', name), 'test');
-}
-
-function run(options: Partial<BackupOptions> = {}): Promise<BackupResult> {
-  const excludes = createExcludes({ platform: 'linux', home: null, patterns: [], defaults: false });
-  const roots = [join(folder, 'root')];
-  return backup({ client, cache, registration, roots, excludes, oneFileSystem: true, naming, ...options });
-}
+const run = (options: Partial<BackupOptions> = {}): Promise<BackupResult> => world.run({ naming, ...options });
 
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 80));
 
@@ -94,13 +48,12 @@ function overwrite(position: number, bytes: Uint8Array): void {
 const version = (): StoredVersion => server.state().get(Buffer.from(file).toString('latin1'))!;
 
 /** Of the folders above, times change whenever somebody else makes a file there. */
-const versionsBelowRoot = (): number =>
-  server.versions.filter((each) => each.path.toString().startsWith(join(folder, 'root'))).length;
+const versionsBelowRoot = (): number => server.versions.filter((each) => each.path.toString().startsWith(root)).length;
 
 async function expectRestored(): Promise<void> {
-  const to = join(folder, `to-${randomBytes(4).toString('hex')}`);
-  const keys = deriveKeys(registration.vaultKey);
-  const report = await restore({ client, keys, archive: 9, vault: 7, path: Buffer.from(file), to });
+  const to = join(world.folder, `to-${randomBytes(4).toString('hex')}`);
+  const keys = deriveKeys(world.registration.vaultKey);
+  const report = await restore({ client: world.client, keys, archive: 9, vault: 7, path: Buffer.from(file), to });
   expect(report.problems).toEqual([]);
   expect(readFileSync(join(to, 'image')).equals(readFileSync(file))).toBe(true);
 }
@@ -122,9 +75,9 @@ describe('a large file', () => {
     ).toBe(counts.blocksSent);
     await expectRestored();
 
-    writeFileSync(join(folder, 'root', 'small'), randomBytes(2 * MB));
+    writeFileSync(join(root, 'small'), randomBytes(2 * MB));
     await run();
-    const small = server.state().get(`${join(folder, 'root', 'small')}`)!;
+    const small = server.state().get(`${join(root, 'small')}`)!;
     expect(small.lists.byteLength).toBe(0);
     expect(hashCount(small.blocks)).toBeGreaterThan(0);
   });
@@ -167,8 +120,8 @@ describe('a large file', () => {
   test('a lost cache is learnt from the archive: no list is sent, and no version made', async () => {
     await write(randomBytes(16 * MB));
     await run();
-    cache.close();
-    cache = openCache('another.db');
+    world.cache.close();
+    world.cache = world.openCache('another.db');
     const again = await run();
     expect(again.reconciled).not.toBeNull();
     expect(again.counts).toMatchObject({ listsSent: 0, blocksSent: 0, filesChanged: 0 });
@@ -250,7 +203,7 @@ describe('what the server lost while a file was being sent', () => {
 });
 
 test('files of which the server has damaged blocks are read again though they did not change, and heal it', async () => {
-  const small = join(folder, 'root', 'small');
+  const small = join(root, 'small');
   writeFileSync(small, randomBytes(1_000));
   await write(randomBytes(24 * MB));
   await run();

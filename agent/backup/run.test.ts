@@ -1,83 +1,32 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import {
-  chmodSync,
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  rmSync,
-  symlinkSync,
-  truncateSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, linkSync, mkdirSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { hashKeyAt, splitHashes } from '../../protocol/hashes.ts';
 import { deriveKeys, open, verifyVersionMac } from '../../protocol/sealing/index.ts';
-import { type Client, connect } from '../client/client.ts';
 import { createExcludes } from '../files/excludes.ts';
-import { Cache } from '../state/cache.ts';
-import type { Registration } from '../state/registration.ts';
-import { forgetBlock, type MemoryServer, startMemoryServer } from '../testing/memory-server.ts';
-import { type BackupOptions, type BackupResult, backup } from './run.ts';
+import { forgetBlock, type MemoryServer } from '../testing/memory-server.ts';
+import type { BackupOptions, BackupResult } from './run.ts';
+import { TestBackup } from './test-backup.ts';
 
-let folder: string;
+let world: TestBackup;
 let root: string;
 let server: MemoryServer;
-let client: Client;
-let cache: Cache;
-let registration: Registration;
-
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'holdfast-run-'));
-  root = join(folder, 'root');
-  mkdirSync(root);
-  server = await startMemoryServer();
-  registration = {
-    url: server.url,
-    certificateSha256: null,
-    userName: 'anna',
-    guid: '42',
-    deviceName: 'test',
-    token: 'token',
-    vault: 7,
-    archive: 9,
-    level: 'standard',
-    keyGeneration: 1,
-    vaultKey: randomBytes(32),
-  };
-  client = connectClient();
-  cache = openCache();
+  world = await TestBackup.start();
+  ({ root, server } = world);
 });
+afterEach(() => world.close());
 
-afterEach(async () => {
-  cache.close();
-  client.destroy();
-  await server.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-function connectClient(giveUpAfterMs = 20_000): Client {
-  return connect({ url: server.url, token: 'token', retry: { giveUpAfterMs, firstDelayMs: 5, delayMsMax: 50 } });
-}
-
-function openCache(name = 'cache.db'): Cache {
-  return new Cache(join(folder, 'home', name), 'test');
-}
-
-function run(options: Partial<BackupOptions> = {}): Promise<BackupResult> {
-  const excludes = createExcludes({ platform: 'linux', home: null, patterns: [], defaults: false });
-  return backup({ client, cache, registration, roots: [root], excludes, oneFileSystem: true, ...options });
-}
+const run = (options?: Partial<BackupOptions>): Promise<BackupResult> => world.run(options);
 
 /** What the server holds below the root, as plain content by relative path; every MAC and block checked. */
 function stored(): Record<string, string> {
-  const keys = deriveKeys(registration.vaultKey);
+  const keys = deriveKeys(world.registration.vaultKey);
   const found: Record<string, string> = {};
   for (const version of server.state().values()) {
-    expect(verifyVersionMac(keys, registration.archive, version)).toBe(true);
+    expect(verifyVersionMac(keys, world.registration.archive, version)).toBe(true);
     const path = version.path.toString();
     if (!path.startsWith(`${root}/`)) continue;
     const content = splitHashes(version.blocks).map((hash) =>
@@ -185,7 +134,7 @@ describe('a backup', () => {
     // Lists of two: 300 GiB in blocks of 8 MiB would make some 19,000 of them.
     const result = await run({ naming: { directBlocksMax: 1, minBlocks: 1, averageBlocks: 2, maxBlocks: 4 } });
     expect(result).toMatchObject({ outcome: 'completed', counts: { filesChanged: 1, filesSkipped: 1 } });
-    const [left] = [...cache.skipped({ excludedToo: false })];
+    const [left] = [...world.cache.skipped({ excludedToo: false })];
     expect(left).toMatchObject({ reason: 'too_large' });
     expect(String(left!.path)).toContain('huge');
     expect(Object.keys(stored())).toEqual(['small']);
@@ -259,7 +208,7 @@ describe('a root that is not what it was', () => {
     write('b', 'b');
     await run();
     const path = Buffer.from(root);
-    cache.setRootIdentity(path, { device: 1n, inode: 2n, birthtimeNs: 3n });
+    world.cache.setRootIdentity(path, { device: 1n, inode: 2n, birthtimeNs: 3n });
     rmSync(join(root, 'a'));
     const result = await run();
     expect(result).toMatchObject({ outcome: 'failed', counts: { filesDeleted: 0 } });
@@ -271,7 +220,7 @@ describe('a root that is not what it was', () => {
 
   test('the other roots are backed up all the same', async () => {
     write('a', 'a');
-    const result = await run({ roots: [join(folder, 'nowhere'), root] });
+    const result = await run({ roots: [join(world.folder, 'nowhere'), root] });
     expect(result.outcome).toBe('failed');
     expect(stored().a).toBe('a');
   });
@@ -306,13 +255,13 @@ describe('when the network or the server fails', () => {
   test('a commit whose answer never came is finished by the next run, without reading or comparing anything', async () => {
     write('a', 'a');
     await settle();
-    client.destroy();
-    client = connectClient(0);
+    world.client.destroy();
+    world.client = world.connect(0);
     server.faults = (request) => (request === 'POST /v1/archive/commits' ? { kind: 'lose_answer' } : null);
     await expect(run()).rejects.toThrow();
-    cache.close();
-    cache = openCache();
-    client = connectClient();
+    world.cache.close();
+    world.cache = world.openCache();
+    world.client = world.connect();
     server.faults = () => null;
     const result = await run();
     expect(result).toMatchObject({ reconciled: null, counts: { filesChanged: 0, bytesRead: 0, bytesSent: 0 } });
@@ -377,8 +326,8 @@ describe('when cache and archive differ', () => {
     write('a', 'a');
     write('b', 'b');
     await run();
-    cache.close();
-    cache = openCache('another.db');
+    world.cache.close();
+    world.cache = world.openCache('another.db');
     rmSync(join(root, 'b'));
     const result = await run();
     expect(result.reconciled).not.toBeNull();
@@ -411,8 +360,8 @@ describe('when cache and archive differ', () => {
   test('a version the agent never made does not count as stored', async () => {
     write('a', 'a');
     await run();
-    cache.close();
-    cache = openCache('another.db');
+    world.cache.close();
+    world.cache = world.openCache('another.db');
     for (const version of server.versions) version.mac = randomBytes(32);
     await run();
     expect(stored()).toEqual({ a: 'a' }); // with a MAC of its own: stored() checks it
@@ -439,12 +388,12 @@ describe('what cannot be stored', () => {
     expect(server.runs.at(-1)!.skipped).toMatchObject([
       { path: Buffer.from(join(root, 'log')), reason: 'changed_while_read' },
     ]);
-    expect([...cache.skipped({ excludedToo: false })]).toMatchObject([{ reason: 'changed_while_read' }]);
+    expect([...world.cache.skipped({ excludedToo: false })]).toMatchObject([{ reason: 'changed_while_read' }]);
     expect(stored()).toEqual({ log: 'before', fine: 'fine' });
 
     server.faults = () => null;
     expect((await run()).counts).toMatchObject({ filesSkipped: 0, filesChanged: 1 });
-    expect([...cache.skipped({ excludedToo: false })]).toEqual([]);
+    expect([...world.cache.skipped({ excludedToo: false })]).toEqual([]);
   });
 
   test('a pipe is named, and a file it took the place of is deleted', async () => {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { sha256 } from '../../protocol/hashes.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
-import { commit, newArchive, newRun, testStorage, upload, version } from '../../tests/helpers/storage.ts';
+import { commit, newArchive, newRun, noCounts, testStorage, upload, version } from '../../tests/helpers/storage.ts';
 import { fetchBlocks } from '../archive/reading/read-blocks.ts';
 import { readHistory, readTree, streamVersions } from '../archive/reading/read-tree.ts';
 import { claimBlocks } from '../archive/writing/claim.ts';
@@ -113,17 +113,8 @@ test('every verb does with one connection: a pool of one serves all of them', as
     await listing.next();
     const fetching = fetchBlocks(storage, ref.vault, sha256(block));
     await fetching.next();
-    const counts = {
-      filesSeen: 0,
-      filesChanged: 0,
-      filesDeleted: 0,
-      filesSkipped: 0,
-      bytesSeen: 0,
-      bytesRead: 0,
-      bytesSent: 0,
-    };
-    await progressRun(storage, { ...ref, run }, { counts, skipped: [] });
-    await finishRun(storage, { ...ref, run }, { outcome: 'completed', reason: '', counts, skipped: [] });
+    await progressRun(storage, { ...ref, run }, { counts: noCounts, skipped: [] });
+    await finishRun(storage, { ...ref, run }, { outcome: 'completed', reason: '', counts: noCounts, skipped: [] });
     await abandonStaleRuns(storage, { olderThanMs: 1000 });
     expect(storage.database.pool.total).toBe(1);
     await listing.return(undefined);

@@ -7,20 +7,13 @@
  */
 import { hashAt, hashCount, joinHashes } from '../../protocol/hashes.ts';
 import { statement, type Transaction } from './database.ts';
+import { lockRows } from './lock-rows.ts';
 import { hashArray } from './writing/packing.ts';
 
 /** A freed block stays claimed for one window from now on, so that a claim that only looked is still a promise. */
 const claimedOnwards = "greatest(claimed_until, clock_timestamp() + $4 * interval '1 ms')";
 
 const sql = {
-  lockBlocks: statement(
-    'blocks.lock',
-    `WITH locked AS MATERIALIZED (
-       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
-        ORDER BY hash FOR NO KEY UPDATE)
-     SELECT count(*) AS locked FROM locked`,
-  ),
-
   addBlockRefs: statement(
     'blocks.addRefs',
     `WITH counted AS (
@@ -37,14 +30,6 @@ const sql = {
        INSERT INTO freed (vault_id, hash, check_after) SELECT $1, hash, claimed_until FROM counted WHERE refs = 0 ORDER BY hash
        ON CONFLICT (vault_id, hash) DO UPDATE SET check_after = excluded.check_after)
      SELECT count(*) AS counted, coalesce(sum(byte_length) FILTER (WHERE refs = 0), 0)::bigint AS bytes FROM counted`,
-  ),
-
-  lockLists: statement(
-    'lists.lock',
-    `WITH locked AS MATERIALIZED (
-       SELECT hash FROM lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
-        ORDER BY hash FOR NO KEY UPDATE)
-     SELECT count(*) AS locked FROM locked`,
   ),
 
   addListRefs: statement(
@@ -88,8 +73,8 @@ function groupsOf({ hashes, counts }: RefCounts): { count: number; hashes: Buffe
  */
 export async function addRefs(tx: Transaction, vault: number, refs: RefCounts): Promise<{ bytes: number } | null> {
   if (refs.counts.length === 0) return { bytes: 0 };
-  const [row] = await tx.query<{ locked: number }>(sql.lockBlocks, [vault, refs.hashes, false]);
-  if (row!.locked !== refs.counts.length) return null;
+  const locked = await lockRows(tx, vault, 'blocks', refs.hashes, { damagedToo: false });
+  if (locked !== refs.counts.length) return null;
   let bytes = 0;
   for (const group of groupsOf(refs)) {
     const [counted] = await tx.query<{ bytes: number }>(sql.addBlockRefs, [vault, group.hashes, group.count]);
@@ -101,8 +86,8 @@ export async function addRefs(tx: Transaction, vault: number, refs: RefCounts): 
 /** The same for lists; the blocks behind them are not touched. @returns whether all were there, undamaged */
 export async function addListRefs(tx: Transaction, vault: number, refs: RefCounts): Promise<boolean> {
   if (refs.counts.length === 0) return true;
-  const [row] = await tx.query<{ locked: number }>(sql.lockLists, [vault, refs.hashes, false]);
-  if (row!.locked !== refs.counts.length) return false;
+  const locked = await lockRows(tx, vault, 'lists', refs.hashes, { damagedToo: false });
+  if (locked !== refs.counts.length) return false;
   for (const group of groupsOf(refs)) await tx.query(sql.addListRefs, [vault, group.hashes, group.count]);
   return true;
 }
@@ -120,8 +105,8 @@ export async function takeRefs(
   keepForMs: number,
 ): Promise<{ bytes: number }> {
   if (refs.counts.length === 0) return { bytes: 0 };
-  const [row] = await tx.query<{ locked: number }>(sql.lockBlocks, [vault, refs.hashes, true]);
-  if (row!.locked !== refs.counts.length) throw missing('blocks', refs, row!.locked);
+  const locked = await lockRows(tx, vault, 'blocks', refs.hashes, { damagedToo: true });
+  if (locked !== refs.counts.length) throw missing('blocks', refs, locked);
   let bytes = 0;
   for (const group of groupsOf(refs)) {
     const values = [vault, group.hashes, group.count, keepForMs];
@@ -134,8 +119,8 @@ export async function takeRefs(
 /** The same for lists; the blocks of a list are counted down when reclaim deletes its row. @throws RefsDrift */
 export async function takeListRefs(tx: Transaction, vault: number, refs: RefCounts, keepForMs: number): Promise<void> {
   if (refs.counts.length === 0) return;
-  const [row] = await tx.query<{ locked: number }>(sql.lockLists, [vault, refs.hashes, true]);
-  if (row!.locked !== refs.counts.length) throw missing('lists', refs, row!.locked);
+  const locked = await lockRows(tx, vault, 'lists', refs.hashes, { damagedToo: true });
+  if (locked !== refs.counts.length) throw missing('lists', refs, locked);
   for (const group of groupsOf(refs))
     await tx.query(sql.takeListRefs, [vault, group.hashes, group.count, keepForMs]).catch(asDrift);
 }

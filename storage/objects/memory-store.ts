@@ -19,8 +19,42 @@ import {
   type StoreInspection,
 } from './object-store.ts';
 
+export interface StoredObject {
+  bytes: Buffer;
+  modifiedAt: Date;
+}
+
+/** The bytes of an object or of a range of it; not a copy. @throws ObjectNotFound, ObjectRangeInvalid */
+export function bytesOf(objects: ReadonlyMap<string, StoredObject>, key: string, range?: ObjectRange): Buffer {
+  const stored = objects.get(key);
+  if (!stored) throw new ObjectNotFound(key);
+  if (!range) return stored.bytes;
+  const end = checkRange(key, range).offset + range.length;
+  if (end > stored.bytes.byteLength) throw new ObjectRangeInvalid(key, range);
+  return stored.bytes.subarray(range.offset, end);
+}
+
+export function infoOf(objects: ReadonlyMap<string, StoredObject>, key: string): ObjectInfo | null {
+  const stored = objects.get(key);
+  return stored ? { key, length: stored.bytes.byteLength, modifiedAt: stored.modifiedAt } : null;
+}
+
+/** @param page as checkPage() gives it */
+export function pageOf(
+  objects: ReadonlyMap<string, StoredObject>,
+  prefix: string,
+  page: { after: string; limit: number },
+): ObjectPage {
+  // Keys are ASCII, so the order of code units is the order of bytes.
+  const keys = [...objects.keys()].filter((key) => key.startsWith(prefix) && key > page.after).sort();
+  return {
+    objects: keys.slice(0, page.limit).map((key) => infoOf(objects, key)!),
+    more: keys.length > page.limit,
+  };
+}
+
 export class MemoryStore implements ObjectStore {
-  private readonly objects = new Map<string, { bytes: Buffer; modifiedAt: Date }>();
+  private readonly objects = new Map<string, StoredObject>();
   private readonly now: () => Date;
 
   constructor(options: { now?: () => Date } = {}) {
@@ -36,19 +70,14 @@ export class MemoryStore implements ObjectStore {
   }
 
   async get(key: string, range?: ObjectRange, options: Cancellable = {}): Promise<ObjectContent> {
-    const stored = this.objects.get(checkKey(key));
+    checkKey(key);
     options.signal?.throwIfAborted();
-    if (!stored) throw new ObjectNotFound(key);
-    if (range && checkRange(key, range).offset + range.length > stored.bytes.byteLength) {
-      throw new ObjectRangeInvalid(key, range);
-    }
-    const bytes = range ? stored.bytes.subarray(range.offset, range.offset + range.length) : stored.bytes;
+    const bytes = bytesOf(this.objects, key, range);
     return { length: bytes.byteLength, stream: piecesOf(bytes, options.signal) };
   }
 
   async head(key: string): Promise<ObjectInfo | null> {
-    const stored = this.objects.get(checkKey(key));
-    return stored ? { key, length: stored.bytes.byteLength, modifiedAt: stored.modifiedAt } : null;
+    return infoOf(this.objects, checkKey(key));
   }
 
   async delete(key: string): Promise<void> {
@@ -57,14 +86,7 @@ export class MemoryStore implements ObjectStore {
 
   async list(prefix: string, page: { after?: string; limit: number }): Promise<ObjectPage> {
     checkKeyPrefix(prefix);
-    const { after, limit } = checkPage(page);
-    // Keys are ASCII, so the order of code units is the order of bytes.
-    const keys = [...this.objects.keys()].filter((key) => key.startsWith(prefix) && key > after).sort();
-    const objects = keys.slice(0, limit).map((key) => {
-      const stored = this.objects.get(key)!;
-      return { key, length: stored.bytes.byteLength, modifiedAt: stored.modifiedAt };
-    });
-    return { objects, more: keys.length > limit };
+    return pageOf(this.objects, prefix, checkPage(page));
   }
 
   async check(): Promise<void> {}

@@ -4,15 +4,15 @@
  * left to themselves. The server runs in two forms: `together` (one process), and `apart` (an api and a worker, whose
  * way to PostgreSQL is a port that stays, so that it lives on when PostgreSQL comes and goes).
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { TestAgent } from './agent.ts';
+import { startChild } from './child.ts';
 import { changeTree } from './churn.ts';
+import { type Forwarding, startForwarding } from './proxy.ts';
 import { type Random, seededRandom } from './random.ts';
 import { RunningServer } from './server.ts';
 import { type Snapshot, snapshot } from './tree.ts';
@@ -136,8 +136,9 @@ interface Worker {
 }
 
 async function startWorker(databaseUrl: string, data: string): Promise<Worker> {
-  const child: ChildProcess = spawn(process.execPath, [quickServer, 'worker'], {
-    env: {
+  const { child, said, ready, ended } = startChild([quickServer, 'worker'], {
+    name: 'worker',
+    environment: {
       PATH: process.env.PATH,
       HOME: data,
       npm_lifecycle_event: 'start',
@@ -145,82 +146,42 @@ async function startWorker(databaseUrl: string, data: string): Promise<Worker> {
       HOLDFAST_OBJECTS_FOLDER: join(data, 'objects'),
       HOLDFAST_LOG_LEVEL: 'warn',
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    says: /Holdfast worker: ready/,
+    readyTimeoutMs: startTimeoutMs,
   });
-  let said = '';
   let runs = true;
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const listen = (bytes: Buffer): void => {
-    said = (said + bytes).slice(-65_536);
-    if (said.includes('Holdfast worker: ready')) resolve();
-  };
-  child.stdout!.on('data', listen);
-  child.stderr!.on('data', listen);
-  const ended = new Promise<void>((done) => {
-    child.once('close', (code) => {
-      runs = false;
-      reject(new Error(`the worker ended with ${code}: ${said}`));
-      done();
-    });
+  void ended.then(() => {
+    runs = false;
   });
-  const late = setTimeout(() => reject(new Error(`the worker was not ready in time: ${said}`)), startTimeoutMs);
-  const kill = (): Promise<void> => {
+  const kill = (): Promise<unknown> => {
     child.kill('SIGKILL');
     return ended;
   };
   try {
-    await promise;
+    await ready;
   } catch (error) {
     await kill();
     throw error;
-  } finally {
-    clearTimeout(late);
   }
   return {
     get runs() {
       return runs;
     },
     get said() {
-      return said;
+      return said();
     },
     kill,
   };
 }
 
-/** A port that stays, in front of one that changes. */
-interface Gate {
-  port: number;
+/** In front of a port that changes. */
+interface Gate extends Forwarding {
   target: number;
-  close(): Promise<void>;
 }
 
 async function openGate(): Promise<Gate> {
-  const sockets = new Set<Socket>();
-  const server = createServer((client) => {
-    const upstream = connect(gate.target, '127.0.0.1');
-    for (const [socket, other] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => {
-        sockets.delete(socket);
-        other.destroy();
-      });
-      socket.pipe(other);
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const gate: Gate = {
-    port: (server.address() as AddressInfo).port,
-    target: 0,
-    close: async () => {
-      for (const socket of sockets) socket.destroy();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  };
-  return gate;
+  const gate = { target: 0 };
+  return Object.assign(gate, await startForwarding(() => gate.target));
 }
 
 /** Interval by interval of ten years the newest stays: an older version goes at the next prune, and deleted files too. */

@@ -8,7 +8,7 @@ import { encodeUpload } from '../../protocol/upload.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import type { Person } from './server.ts';
-import { version } from './storage.ts';
+import { noCounts, version } from './storage.ts';
 
 /** The one file of the archive that is asked for. */
 export const secretPath = Buffer.from('/secret/plans');
@@ -57,15 +57,6 @@ export interface Described {
   call: (target: Target, as: Person) => Call;
 }
 
-const counts = {
-  filesSeen: 0,
-  filesChanged: 0,
-  filesDeleted: 0,
-  filesSkipped: 0,
-  bytesSeen: 0,
-  bytesRead: 0,
-  bytesSent: 0,
-};
 const message = (at: string, body: object): Call => ({ path: at, type: msgpackType, body: encodeMessage(body) });
 const jsonType = 'application/json';
 const json = (at: string, body: object): Call => ({
@@ -140,12 +131,13 @@ export const described: Record<string, Described> = {
   'POST /v1/archives/:archive/runs/:run/progress': {
     needs: 'own',
     status: 200,
-    call: ({ archive, run }) => message(`/v1/archives/${archive}/runs/${run}/progress`, { counts }),
+    call: ({ archive, run }) => message(`/v1/archives/${archive}/runs/${run}/progress`, { counts: noCounts }),
   },
   'POST /v1/archives/:archive/runs/:run/finish': {
     needs: 'own',
     status: 200,
-    call: ({ archive, run }) => message(`/v1/archives/${archive}/runs/${run}/finish`, { counts, outcome: 'completed' }),
+    call: ({ archive, run }) =>
+      message(`/v1/archives/${archive}/runs/${run}/finish`, { counts: noCounts, outcome: 'completed' }),
   },
   'POST /v1/archives/:archive/commits': {
     needs: 'own',

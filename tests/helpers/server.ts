@@ -3,7 +3,7 @@
  * It can be killed, with its PostgreSQL or without, and started again on the same folder and port. However the tests
  * end, it does not outlive them: it is told that npm started it, and such a server ends with its parent.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { get } from 'node:https';
 import { tmpdir } from 'node:os';
@@ -13,14 +13,13 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { connect } from '../../agent/client/index.ts';
 import { createPasswords } from '../../server/directory/passwords.ts';
+import { saidCharactersMax, startChild } from './child.ts';
 
 const main = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 const readyTimeoutMs = 60_000;
 const stopTimeoutMs = 45_000;
 /** A PostgreSQL that was just killed may leave its port to somebody who never answers. */
 const connectTimeoutMs = 10_000;
-/** Of what the server says, the end is kept. */
-const logCharactersMax = 64 * 1024;
 
 export interface Person {
   registrationKey: string;
@@ -57,8 +56,9 @@ export class RunningServer {
 
   /** Starts it, again on the same port, and resolves when /readyz says yes. @throws Error with what it said */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, this.command, {
-      env: {
+    const { child, ready, ended } = startChild(this.command, {
+      name: 'server',
+      environment: {
         PATH: process.env.PATH,
         HOME: this.data,
         npm_lifecycle_event: 'start',
@@ -70,26 +70,17 @@ export class RunningServer {
         ...(process.getuid?.() === 0 ? { HOLDFAST_POSTGRES_USER: 'nobody' } : {}),
         ...this.#environment,
       },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      says: /^ {2}back up a folder /m,
+      readyTimeoutMs,
     });
     this.#child = child;
-    this.#ended = new Promise((resolve) => child.once('close', resolve));
-    let said = '';
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#ended = ended;
     const listen = (bytes: Buffer): void => {
-      said = (said + bytes).slice(-logCharactersMax);
-      this.#said = (this.#said + bytes).slice(-logCharactersMax);
-      if (/^ {2}back up a folder /m.test(said)) resolve();
+      this.#said = (this.#said + bytes).slice(-saidCharactersMax);
     };
-    child.stdout.on('data', listen);
-    child.stderr.on('data', listen);
-    child.once('close', (code) => reject(new Error(`the server ended with ${code}: ${said}`)));
-    const late = setTimeout(() => reject(new Error(`the server was not ready in time: ${said}`)), readyTimeoutMs);
-    try {
-      await promise;
-    } finally {
-      clearTimeout(late);
-    }
+    child.stdout!.on('data', listen);
+    child.stderr!.on('data', listen);
+    await ready;
     this.#port = Number(new URL(this.url).port);
     await this.#untilReady();
   }

@@ -1,8 +1,12 @@
 /** The engine on a real PostgreSQL and an in-memory object store, with the few calls that tests of its verbs repeat. */
 import { randomBytes } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { sha256 } from '../../protocol/hashes.ts';
-import type { CommitAnswer, CommitRequest, VersionMessage } from '../../protocol/messages.ts';
+import type { CommitAnswer, CommitRequest, RunCounts, VersionMessage } from '../../protocol/messages.ts';
 import { encodeMessage } from '../../protocol/wire.ts';
+import { type Fence, openFence } from '../../storage/archive/checking/fence.ts';
+import type { PruneDeps } from '../../storage/archive/retention/prune.ts';
+import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { commitVersions } from '../../storage/archive/writing/commit.ts';
 import { startRun } from '../../storage/archive/writing/runs.ts';
 import { type UploadResult, uploadBlocks } from '../../storage/archive/writing/upload.ts';
@@ -21,12 +25,18 @@ import { testDatabase } from './postgres.ts';
 
 export interface TestStorage extends Storage {
   connectionString: string;
+  /** Any SQL, for what no verb tells or does. */
+  rows<Row = Record<string, unknown>>(text: string, values?: readonly unknown[]): Promise<Row[]>;
   close(): Promise<void>;
 }
 
-export async function testStorage(
-  options: { objects?: ObjectStore; settings?: Partial<StorageSettings>; poolMax?: number } = {},
-): Promise<TestStorage> {
+export interface TestStorageOptions {
+  objects?: ObjectStore;
+  settings?: Partial<StorageSettings>;
+  poolMax?: number;
+}
+
+export async function testStorage(options: TestStorageOptions = {}): Promise<TestStorage> {
   const { connectionString, drop } = await testDatabase();
   const database = openDatabase({ ...databaseDefaults, connectionString, poolMax: options.poolMax ?? 10 });
   const objects = options.objects ?? new MemoryStore();
@@ -36,7 +46,25 @@ export async function testStorage(
     await objects.close();
     await drop();
   };
-  return { ...storage, connectionString, close };
+  const rows = <Row>(text: string, values?: readonly unknown[]): Promise<Row[]> =>
+    database.query<Row>({ name: '', text }, values);
+  return { ...storage, connectionString, rows, close };
+}
+
+/** One storage for all tests of a file: made before the first, gone after the last. Empty until then. */
+export function storageForFile(options: TestStorageOptions = {}): TestStorage {
+  const storage = {} as TestStorage;
+  beforeAll(async () => void Object.assign(storage, await testStorage(options)));
+  afterAll(() => storage.close?.());
+  return storage;
+}
+
+/** A storage of its own for every test of a file. Empty between them. @param options asked for each */
+export function storageForEachTest(options: () => TestStorageOptions = () => ({})): TestStorage {
+  const storage = {} as TestStorage;
+  beforeEach(async () => void Object.assign(storage, await testStorage(options())));
+  afterEach(() => storage.close?.());
+  return storage;
 }
 
 let userId = 0;
@@ -50,8 +78,27 @@ export async function newArchive(storage: Storage, vault?: number): Promise<Arch
   });
 }
 
+/** The fence of a server that runs well: it may delete. */
+export async function newHeldFence(storage: Storage): Promise<Fence> {
+  const fence = openFence(storage, { beatMs: 60_000, beatsBeforeDeleting: 1 });
+  await fence.beat();
+  return fence;
+}
+
+/** What a prune needs: nobody stops it, and deleted files go at once. */
+export const pruneAtOnce: PruneDeps = {
+  readPolicy: async () => ({ ...defaultRetention, deletedAfterDays: 0 }),
+  assertMayDelete: async () => {},
+  assertTime: () => {},
+};
+
 export async function newRun(storage: Storage, ref: ArchiveRef): Promise<number> {
   return (await startRun(storage, ref, { lastCommit: null, roots: [] })).run;
+}
+
+/** 500 bytes, others for every seed. */
+export function block(seed: number): Buffer {
+  return Buffer.alloc(500, `block ${seed} `);
 }
 
 /** Bytes as one upload; the body comes in pieces of `pieceBytes`. */
@@ -92,6 +139,17 @@ export function version(
 export function deletion(path: string): VersionMessage {
   return version(path, [], { deleted: true, attributes: Buffer.alloc(0) });
 }
+
+/** What a run tells that has seen nothing. */
+export const noCounts: RunCounts = {
+  filesSeen: 0,
+  filesChanged: 0,
+  filesDeleted: 0,
+  filesSkipped: 0,
+  bytesSeen: 0,
+  bytesRead: 0,
+  bytesSent: 0,
+};
 
 /** Sends a commit as the server would hand it on. */
 export async function commit(

@@ -21,7 +21,7 @@ export type Stage = (typeof stages)[number];
 const statementsOf: Record<Stage, readonly string[]> = {
   backup:
     `archives.lock commits.find commits.insert versions.insert files.insert files.markDue archives.advance blocks.addRefs
-    lists.addRefs blocks.insert objects.makeLive lists.insert freedLists.insert`.split(/\s+/),
+    lists.addRefs blocks.insert lists.insert freedLists.insert`.split(/\s+/),
   prune:
     `vaults.lock archives.lockForDeleting versions.delete files.setPruneAfter files.deleteEmpty archives.countDeleted`.split(
       /\s+/,
@@ -29,7 +29,7 @@ const statementsOf: Record<Stage, readonly string[]> = {
   reclaim:
     `blocks.lockFreed blocks.delete freed.delete freed.deleteAbsent freed.postpone lists.lockFreed lists.delete freedLists.delete
     freedLists.deleteAbsent freedLists.postpone`.split(/\s+/),
-  compact: 'blocks.ofObjects objects.makeCompactedLive blocks.lockToMove blocks.move'.split(' '),
+  compact: ['blocks.ofObjects', 'blocks.move'],
   'store deletes': ['objects.takeDead', 'objects.forget'],
 };
 

@@ -5,20 +5,18 @@
  * between the two leaves a request that may still arrive.
  */
 import assert from 'node:assert/strict';
+import { bytesOf, infoOf, pageOf, type StoredObject } from '../../storage/objects/memory-store.ts';
 import { bodyPieces } from '../../storage/objects/object-body.ts';
 import {
   type Cancellable,
   checkKey,
   checkKeyPrefix,
   checkPage,
-  checkRange,
   type ObjectBody,
   type ObjectContent,
   type ObjectInfo,
-  ObjectNotFound,
   type ObjectPage,
   type ObjectRange,
-  ObjectRangeInvalid,
   type ObjectStore,
   ObjectStoreFault,
   type StoreInspection,
@@ -26,11 +24,6 @@ import {
 import type { Random } from '../helpers/random.ts';
 import type { Fault, Faults } from './faults.ts';
 import type { Scheduler } from './scheduler.ts';
-
-export interface StoredObject {
-  bytes: Buffer;
-  modifiedAt: Date;
-}
 
 /** What the bucket holds. Outlives every process, and every catalog. */
 export class Bucket {
@@ -85,19 +78,15 @@ export class SimulatedStore implements ObjectStore {
 
   async get(key: string, range?: ObjectRange, options: Cancellable = {}): Promise<ObjectContent> {
     await this.#before(`get ${short(key)}`);
-    const stored = this.#parts.bucket.objects.get(checkKey(key));
+    checkKey(key);
     options.signal?.throwIfAborted();
-    if (!stored) throw new ObjectNotFound(key);
-    if (range && checkRange(key, range).offset + range.length > stored.bytes.byteLength)
-      throw new ObjectRangeInvalid(key, range);
-    const bytes = range ? stored.bytes.subarray(range.offset, range.offset + range.length) : stored.bytes;
+    const bytes = bytesOf(this.#parts.bucket.objects, key, range);
     return { length: bytes.byteLength, stream: this.#stream(key, Buffer.from(bytes)) };
   }
 
   async head(key: string): Promise<ObjectInfo | null> {
     await this.#before(`head ${short(key)}`);
-    const stored = this.#parts.bucket.objects.get(checkKey(key));
-    return stored ? { key, length: stored.bytes.byteLength, modifiedAt: stored.modifiedAt } : null;
+    return infoOf(this.#parts.bucket.objects, checkKey(key));
   }
 
   delete(key: string): Promise<void> {
@@ -107,17 +96,13 @@ export class SimulatedStore implements ObjectStore {
 
   async list(prefix: string, page: { after?: string; limit: number }): Promise<ObjectPage> {
     checkKeyPrefix(prefix);
-    const { after, limit } = checkPage(page);
+    const checked = checkPage(page);
     await this.#before(`list ${short(prefix)}`);
     const { bucket, faults } = this.#parts;
     const objects = faults.strikes('storeStaleList') ? bucket.stale : bucket.objects;
-    const keys = [...objects.keys()].filter((key) => key.startsWith(prefix) && key > after).sort();
-    const listed = keys.slice(0, limit).map((key) => {
-      const stored = objects.get(key)!;
-      return { key, length: stored.bytes.byteLength, modifiedAt: stored.modifiedAt };
-    });
+    const listed = pageOf(objects, prefix, checked);
     await this.#parts.scheduler.gate('list: answer');
-    return { objects: listed, more: keys.length > limit };
+    return listed;
   }
 
   async check(): Promise<void> {}

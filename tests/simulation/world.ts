@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { Problem } from '../../protocol/problems.ts';
 import { adopt } from '../../storage/archive/checking/adopt.ts';
 import { DeletingStopped, type Fence, openFence } from '../../storage/archive/checking/fence.ts';
+import { fenceKey } from '../../storage/archive/checking/fence-object.ts';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type Database, isPassingFault } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
@@ -71,7 +72,7 @@ export class World {
   #trueMs = epochMs;
   #wrongByMs = 0;
   #clockWrongSince: number | null = null;
-  #keptNonce: string | null = null;
+  #keptNonces: ReadonlySet<string> | null = null;
   #failure: Error | null = null;
   #bucketSeen = 0;
 
@@ -320,7 +321,7 @@ export class World {
   }
 
   get hasKeptCatalog(): boolean {
-    return this.#keptNonce !== null;
+    return this.#keptNonces !== null;
   }
 
   /** Whatever has been deleted from the bucket must not be what a row names. */
@@ -370,18 +371,16 @@ export class World {
   /** Keeps the catalog as it is, to be set back to. */
   async keepCatalog(): Promise<void> {
     await this.lane.keep('earlier');
-    this.#keptNonce = await this.#nonce();
+    const { rows } = await this.lane.monitor.query('SELECT nonce, previous FROM fence');
+    this.#keptNonces = new Set(`${rows[0].nonce} ${rows[0].previous ?? ''}`.split(' '));
     this.scheduler.say('the catalog is kept');
   }
 
-  /** Whether setting it back is something that the fence can see: it was renewed since. */
+  /** Whether setting it back is something that the fence can see: a renewal that the kept catalog lacks is in the bucket. */
   async isFenceNewer(): Promise<boolean> {
-    return this.#keptNonce !== null && this.#keptNonce !== (await this.#nonce());
-  }
-
-  async #nonce(): Promise<string> {
-    const { rows } = await this.lane.monitor.query('SELECT nonce FROM fence');
-    return rows[0].nonce;
+    await this.#landEverything();
+    const fence = this.bucket.objects.get(fenceKey(this.catalogId));
+    return fence !== undefined && !this.#keptNonces?.has(JSON.parse(Buffer.from(fence.bytes).toString()).nonce);
   }
 
   /**
@@ -394,7 +393,7 @@ export class World {
     this.generation++;
     await this.lane.rollBackAll();
     await this.lane.setBack('earlier');
-    this.#keptNonce = null;
+    this.#keptNonces = null;
     this.setBackAtStep = this.scheduler.steps;
     this.#committed.length = 0;
     const dump = await this.#reader.read(this.lane.monitor);

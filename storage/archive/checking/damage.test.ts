@@ -1,12 +1,12 @@
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { beforeEach, expect, test } from '@jest/globals';
 import { bitAt, sha256 } from '../../../protocol/hashes.ts';
 import {
+  block,
   commit,
   deletion,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  storageForEachTest,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
@@ -18,26 +18,21 @@ import type { ArchiveRef } from '../../storage.ts';
 import { claimLists, storeLists } from '../writing/lists.ts';
 import { describeDamage, findDamageUsers, hasDamagedPaths, listDamagedPaths } from './damage.ts';
 
-let storage: TestStorage;
+const storage = storageForEachTest();
 let ref: ArchiveRef;
 let runId: number;
 beforeEach(async () => {
-  storage = await testStorage();
   ref = await newArchive(storage);
   runId = await newRun(storage, ref);
 });
-afterEach(() => storage.close());
 
-const block = (seed: number): Buffer => Buffer.alloc(500, `block ${seed} `);
-const run = (text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> =>
-  storage.database.query({ name: '', text }, values);
 const everything = { after: Buffer.alloc(0), limit: 1_000 };
 const paths = async (of = ref, page = everything): Promise<string[]> =>
   (await listDamagedPaths(storage, of, page)).paths.map(String);
 
 async function damage(...blocks: Buffer[]): Promise<void> {
   for (const each of blocks) {
-    const [row] = await run('SELECT object_id FROM blocks WHERE hash = $1', [sha256(each)]);
+    const [row] = await storage.rows('SELECT object_id FROM blocks WHERE hash = $1', [sha256(each)]);
     const all = await blocksOfObjects(storage.database, ref.vault, [row!.object_id as number]);
     const bad = all.filter(({ hash }) => hash.equals(sha256(each)));
     expect(await storage.database.transaction((tx) => markBlocksDamaged(tx, ref.vault, bad))).toHaveLength(1);
@@ -81,7 +76,7 @@ test('an agent is told the paths whose latest version needs a damaged block, unt
   expect(await findDamageUsers(storage)).toMatchObject({ healed: 2 });
   expect([await paths(), await paths(other)]).toEqual([[], []]);
   expect(await hasOpenAlert(storage.database, { vault: ref.vault, kind: 'damaged' })).toBe(false);
-  for (const table of ['damage', 'damage_versions']) expect(await run(`SELECT 1 FROM ${table}`)).toEqual([]);
+  for (const table of ['damage', 'damage_versions']) expect(await storage.rows(`SELECT 1 FROM ${table}`)).toEqual([]);
 });
 
 test('a list that names a damaged block has to be sent again, and its files are told; well, it is well again', async () => {
@@ -146,7 +141,7 @@ test('the administrator sees the files, which of their moments are damaged, and 
   }
   expect(pages).toEqual(all.files);
 
-  await run('DELETE FROM versions WHERE seq = 2');
+  await storage.rows('DELETE FROM versions WHERE seq = 2');
   expect((await describeDamage(storage, ref.vault, { limit: 100 })).files).toHaveLength(2);
 });
 
@@ -162,7 +157,7 @@ test('pages of any size find the same versions', async () => {
     );
   await damage(block(0), block(5));
   await findDamageUsers(storage);
-  const first = await run('SELECT * FROM damage_versions ORDER BY hash, file_id, seq');
+  const first = await storage.rows('SELECT * FROM damage_versions ORDER BY hash, file_id, seq');
   expect(first).toHaveLength(6 * (1 + 3));
   for (const page of [
     { versionsMax: 1, hashBytesMax: 1_000_000 },
@@ -170,11 +165,11 @@ test('pages of any size find the same versions', async () => {
     { versionsMax: 1_000, hashBytesMax: 1 }, // one at a time, however long
     { versionsMax: 1_000, hashBytesMax: 200 },
   ]) {
-    await run('DELETE FROM damage_versions');
+    await storage.rows('DELETE FROM damage_versions');
     let pages = 0;
     for (let after: VersionKey | null = { fileId: 0, seq: 0 }; after; pages++)
       after = await searchVersions(storage.database, ref, { after, ...page });
     expect(pages).toBeGreaterThan(8);
-    expect(await run('SELECT * FROM damage_versions ORDER BY hash, file_id, seq')).toEqual(first);
+    expect(await storage.rows('SELECT * FROM damage_versions ORDER BY hash, file_id, seq')).toEqual(first);
   }
 });

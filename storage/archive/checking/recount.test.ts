@@ -1,11 +1,11 @@
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { beforeEach, expect, test } from '@jest/globals';
 import { sha256 } from '../../../protocol/hashes.ts';
 import {
+  block,
   commit,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  storageForEachTest,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
@@ -16,10 +16,9 @@ import type { ArchiveRef } from '../../storage.ts';
 import { storeLists } from '../writing/lists.ts';
 import { recount, recountDue } from './recount.ts';
 
-let storage: TestStorage;
+const storage = storageForEachTest();
 let ref: ArchiveRef;
 beforeEach(async () => {
-  storage = await testStorage();
   ref = await newArchive(storage);
   const runId = await newRun(storage, ref);
   await upload(storage, ref.vault, [1, 2, 3, 4].map(block));
@@ -34,23 +33,17 @@ beforeEach(async () => {
   ]);
   await commit(storage, ref, runId, [version('/a', [block(1)])]);
 });
-afterEach(() => storage.close());
 
-function block(seed: number): Buffer {
-  return Buffer.alloc(500, `block ${seed} `);
-}
-const run = (text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> =>
-  storage.database.query({ name: '', text }, values);
 const refs = async (): Promise<number[]> => {
   const counts: number[] = [];
   for (const each of [1, 2, 3, 4]) {
-    const [row] = await run('SELECT refs FROM blocks WHERE hash = $1', [sha256(block(each))]);
+    const [row] = await storage.rows('SELECT refs FROM blocks WHERE hash = $1', [sha256(block(each))]);
     counts.push(row ? (row.refs as number) : -1);
   }
   return counts;
 };
 const set = (each: number, change: string): Promise<unknown> =>
-  run(`UPDATE blocks SET ${change} WHERE hash = $1`, [sha256(block(each))]);
+  storage.rows(`UPDATE blocks SET ${change} WHERE hash = $1`, [sha256(block(each))]);
 const none = { tooLow: 0, tooHigh: 0, absent: 0, liveBytes: 0, raised: 0, lowered: 0 };
 
 test('what commits and lists have counted is what is counted', async () => {
@@ -78,20 +71,20 @@ test('a count that is too low is raised at once, one that is too high is told, a
   expect(await refs()).toEqual([2, 2, 1, 0]);
   expect(await recount(storage, ref.vault)).toEqual(none);
   // What fell to 0 is freed like anything else, and still claimed.
-  expect(await run('SELECT hash FROM freed')).toEqual([{ hash: sha256(block(4)) }]);
+  expect(await storage.rows('SELECT hash FROM freed')).toEqual([{ hash: sha256(block(4)) }]);
   const after = await readVaultUsage(storage.database, ref.vault);
   // Raising two from 0 counted them as referenced again, and lowering one to 0 took it off.
   expect(after.referencedBytes).toBe(before.referencedBytes + 2 * 500 - 500);
 });
 
 test('lists are counted too, and so are blocks that are gone and live bytes', async () => {
-  await run('UPDATE lists SET refs = refs - 1');
+  await storage.rows('UPDATE lists SET refs = refs - 1');
   expect(await recount(storage, ref.vault)).toEqual({ ...none, tooLow: 1, raised: 1 });
-  await run('UPDATE lists SET refs = refs + 1');
+  await storage.rows('UPDATE lists SET refs = refs + 1');
   expect(await recount(storage, ref.vault, { lower: true })).toEqual({ ...none, tooHigh: 1, lowered: 1 });
-  expect(await run('SELECT refs FROM lists')).toEqual([{ refs: 2 }]);
-  await run('DELETE FROM blocks WHERE hash = $1', [sha256(block(3))]);
-  await run('DELETE FROM lists');
+  expect(await storage.rows('SELECT refs FROM lists')).toEqual([{ refs: 2 }]);
+  await storage.rows('DELETE FROM blocks WHERE hash = $1', [sha256(block(3))]);
+  await storage.rows('DELETE FROM lists');
   // The list's two names are gone with it, and two versions name a list that is not there.
   expect(await recount(storage, ref.vault)).toEqual({ ...none, absent: 1, tooHigh: 1, liveBytes: 1 });
 });

@@ -1,7 +1,7 @@
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { bitAt, sha256 } from '../../../protocol/hashes.ts';
 import { seededRandom } from '../../../tests/helpers/random.ts';
-import { newArchive, type TestStorage, testStorage, upload } from '../../../tests/helpers/storage.ts';
+import { newArchive, newHeldFence, storageForEachTest, upload } from '../../../tests/helpers/storage.ts';
 import { closeAlert, hasOpenAlert, listAlerts } from '../../catalog/checking/alerts.ts';
 import { readCoverage } from '../../catalog/checking/checking.ts';
 import { FaultyStore } from '../../objects/faulty-store.ts';
@@ -9,38 +9,35 @@ import { MemoryStore } from '../../objects/memory-store.ts';
 import { compactDue } from '../deleting/compact.ts';
 import { claimBlocks } from '../writing/claim.ts';
 import { BytePace } from './byte-pace.ts';
-import { type Fence, openFence } from './fence.ts';
+import type { Fence } from './fence.ts';
 import { fenceKey } from './fence-object.ts';
 import { isPlausible, type VerifyOptions, type VerifyResult, verifyDue } from './verify.ts';
 import { PlaceHasher } from './verify-object.ts';
 
-let storage: TestStorage;
 let memory: MemoryStore;
 let store: FaultyStore;
+const storage = storageForEachTest(() => {
+  memory = new MemoryStore();
+  store = new FaultyStore(memory, { random: seededRandom(7).next, rates: {} });
+  return { objects: store };
+});
 let fence: Fence;
 let vault: number;
 beforeEach(async () => {
-  memory = new MemoryStore();
-  store = new FaultyStore(memory, { random: seededRandom(7).next, rates: {} });
-  storage = await testStorage({ objects: store });
-  fence = openFence(storage, { beatMs: 60_000, beatsBeforeDeleting: 1 });
-  await fence.beat();
+  fence = await newHeldFence(storage);
   vault = (await newArchive(storage)).vault;
 });
-afterEach(() => storage.close());
 
 const block = (seed: number, length = 500): Buffer => Buffer.alloc(length, `block ${seed} `);
-const run = (text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> =>
-  storage.database.query({ name: '', text }, values);
 const verify = (options: Partial<VerifyOptions> = {}): Promise<VerifyResult> =>
   verifyDue(storage, fence, { bytesPerSecond: 1e12, everyMs: 3_600_000, ...options });
 const damaged = async (): Promise<string[]> =>
-  (await run('SELECT hash FROM blocks WHERE damaged_at IS NOT NULL ORDER BY hash')).map((row) =>
+  (await storage.rows('SELECT hash FROM blocks WHERE damaged_at IS NOT NULL ORDER BY hash')).map((row) =>
     (row.hash as Buffer).toString('hex'),
   );
 const hex = (...blocks: Buffer[]): string[] => blocks.map((each) => sha256(each).toString('hex')).sort();
 const keyOf = async (of: Buffer): Promise<string> => {
-  const [row] = await run('SELECT key FROM blocks JOIN objects USING (vault_id, object_id) WHERE hash = $1', [
+  const [row] = await storage.rows('SELECT key FROM blocks JOIN objects USING (vault_id, object_id) WHERE hash = $1', [
     sha256(of),
   ]);
   return row!.key as string;
@@ -62,7 +59,7 @@ test('every object is read whole once in a while, and that is known', async () =
   expect(coverage).toMatchObject({ verified: 70, verifiedBytes: 70 * 544, neverVerified: 0, neverVerifiedBytes: 0 });
   expect(coverage.oldestVerifiedAt).toBeInstanceOf(Date);
   expect(await verify({ everyMs: 0 })).toMatchObject({ objects: 71 }); // each once, and then it ends
-  await run(
+  await storage.rows(
     "UPDATE objects SET verified_at = now() - interval '2 h' WHERE object_id IN (SELECT object_id FROM objects LIMIT 3)",
   );
   expect(await verify()).toMatchObject({ objects: 3 });
@@ -78,17 +75,17 @@ test('every flipped bit is found, in blocks and in the footer; the next upload h
   for (let i = 0; i < 20; i++) offsets.push(random.below(length));
   for (const offset of offsets) {
     memory.flipBit(key, offset);
-    await run('UPDATE objects SET verified_at = NULL, rewrite = false');
+    await storage.rows('UPDATE objects SET verified_at = NULL, rewrite = false');
     const [inBlock] = [300, 70_300, 70_301]
       .map((end, i) => (offset < end ? blocks[i]! : null))
       .filter((each) => each !== null);
     const found = await verify();
     expect([offset, found.damagedBlocks, found.damagedFooters]).toEqual([offset, inBlock ? 1 : 0, inBlock ? 0 : 1]);
     expect(await damaged()).toEqual(inBlock ? hex(inBlock) : []);
-    const [row] = await run('SELECT rewrite FROM objects');
+    const [row] = await storage.rows('SELECT rewrite FROM objects');
     expect(row!.rewrite).toBe(!inBlock);
     memory.flipBit(key, offset);
-    await run('UPDATE blocks SET damaged_at = NULL');
+    await storage.rows('UPDATE blocks SET damaged_at = NULL');
   }
 });
 
@@ -123,7 +120,7 @@ test('a block that was healed or moved while its object was read is not marked',
     const content = await get(...args);
     storage.objects.get = get;
     // Somebody else marks it, and an agent sends it again: it lies elsewhere now, and is well.
-    await run('UPDATE blocks SET damaged_at = now() WHERE hash = $1', [sha256(block(1))]);
+    await storage.rows('UPDATE blocks SET damaged_at = now() WHERE hash = $1', [sha256(block(1))]);
     await upload(storage, vault, [block(1)]);
     return content;
   };
@@ -165,7 +162,7 @@ describe('what is no damage', () => {
 
     await memory.delete(key);
     await memory.delete(fenceKey(storage.catalogId));
-    await run("UPDATE fence SET previous = 'before'");
+    await storage.rows("UPDATE fence SET previous = 'before'");
     expect(await verify()).toMatchObject({ unreadable: 1, damagedBlocks: 0 });
     expect(await damaged()).toEqual([]);
   });
@@ -175,7 +172,7 @@ describe('what is no damage', () => {
     const get = storage.objects.get.bind(storage.objects);
     storage.objects.get = async (...args) => {
       if (!args[0].endsWith('fence')) {
-        await run("UPDATE objects SET state = 'dead', next_at = now()");
+        await storage.rows("UPDATE objects SET state = 'dead', next_at = now()");
         await memory.delete(args[0]);
       }
       return get(...args);
@@ -301,7 +298,7 @@ test('a block that was marked although its bytes are its own is well again after
   await upload(storage, vault, [block(1), block(2), block(3)]);
   memory.flipBit(await keyOf(block(1)), 0);
   await verify();
-  await run('UPDATE blocks SET damaged_at = now() WHERE hash = $1', [sha256(block(2))]);
+  await storage.rows('UPDATE blocks SET damaged_at = now() WHERE hash = $1', [sha256(block(2))]);
   expect(await damaged()).toEqual(hex(block(1), block(2)));
   await verify({ everyMs: 0 });
   expect(await damaged()).toEqual(hex(block(1)));
@@ -309,7 +306,7 @@ test('a block that was marked although its bytes are its own is well again after
 
 test('what was verified by a clock that was years ahead is read again now', async () => {
   await upload(storage, vault, [block(1)]);
-  await run("UPDATE objects SET verified_at = now() + interval '3 years'");
+  await storage.rows("UPDATE objects SET verified_at = now() + interval '3 years'");
   expect(await verify()).toMatchObject({ objects: 1 });
   expect(await verify()).toMatchObject({ objects: 0 });
 });

@@ -1,38 +1,24 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import {
-  commit,
-  newArchive,
-  newRun,
-  type TestStorage,
-  testStorage,
-  upload,
-  version,
-} from '../../../tests/helpers/storage.ts';
+import { expect, test } from '@jest/globals';
+import { commit, newArchive, newRun, storageForFile, upload, version } from '../../../tests/helpers/storage.ts';
 import { readVaultUsage } from '../../catalog/usage.ts';
 import { streamVersions } from '../reading/read-tree.ts';
 import { foldUsage, forgetLapsedLeases, trimCommits } from './housekeeping.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
-
-async function rows<Row = Record<string, unknown>>(text: string, values: unknown[] = []): Promise<Row[]> {
-  return storage.database.query<Row>({ name: '', text }, values);
-}
+const storage = storageForFile();
 
 test('old commits are forgotten, but never the newest of an archive', async () => {
   const refs = [await newArchive(storage), await newArchive(storage)];
   for (const ref of refs) {
     const run = await newRun(storage, ref);
     for (const path of ['/a', '/b', '/c']) await commit(storage, ref, run, [version(path)]);
-    await rows(`UPDATE commits SET committed_at = committed_at - interval '31 days' WHERE vault_id = $1`, [ref.vault]);
+    await storage.rows(`UPDATE commits SET committed_at = committed_at - interval '31 days' WHERE vault_id = $1`, [
+      ref.vault,
+    ]);
   }
   const [first, second] = refs as [(typeof refs)[0], (typeof refs)[0]];
   await commit(storage, second, await newRun(storage, second), [version('/d')]);
   expect(await trimCommits(storage, { keepMs: 30 * 86_400_000 })).toEqual({ commits: 5 });
-  const left = await rows('SELECT vault_id AS vault, first_seq AS seq FROM commits ORDER BY 1');
+  const left = await storage.rows('SELECT vault_id AS vault, first_seq AS seq FROM commits ORDER BY 1');
   expect(left).toEqual([
     { vault: first.vault, seq: 3 },
     { vault: second.vault, seq: 4 },
@@ -52,7 +38,7 @@ test('usage is the same folded and unfolded, also when two fold at once', async 
   const bytes = blocks.reduce((sum, block) => sum + block.byteLength, 0);
   expect(before).toMatchObject({ logicalBytes: bytes, storedBytes: bytes, referencedBytes: bytes, versions: 20 });
   await Promise.all([foldUsage(storage), foldUsage(storage), foldUsage(storage)]);
-  expect(await rows('SELECT 1 FROM usage_deltas WHERE vault_id = $1', [ref.vault])).toEqual([]);
+  expect(await storage.rows('SELECT 1 FROM usage_deltas WHERE vault_id = $1', [ref.vault])).toEqual([]);
   expect(await readVaultUsage(storage.database, ref.vault)).toEqual(before);
 });
 
@@ -65,6 +51,6 @@ test('leases that have ended are forgotten, others are not', async () => {
     );
   await read();
   expect(await forgetLapsedLeases(storage)).toEqual({ leases: 0 });
-  await rows(`UPDATE restores SET lease_until = now() - interval '1 ms' WHERE vault_id = $1`, [ref.vault]);
+  await storage.rows(`UPDATE restores SET lease_until = now() - interval '1 ms' WHERE vault_id = $1`, [ref.vault]);
   expect(await forgetLapsedLeases(storage)).toEqual({ leases: 1 });
 });

@@ -1,12 +1,12 @@
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, test } from '@jest/globals';
 import { bitAt, sha256 } from '../../../protocol/hashes.ts';
 import {
   commit,
   deletion,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  pruneAtOnce,
+  storageForEachTest,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
@@ -15,29 +15,28 @@ import { readVaultUsage } from '../../catalog/usage.ts';
 import { MemoryStore } from '../../objects/memory-store.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { fetchBlocks } from '../reading/read-blocks.ts';
-import { type PruneDeps, pruneArchive, pruneDue } from '../retention/prune.ts';
-import { defaultRetention } from '../retention/retention.ts';
+import { pruneArchive, pruneDue } from '../retention/prune.ts';
 import { claimBlocks } from '../writing/claim.ts';
 import { storeLists } from '../writing/lists.ts';
 import { compactDue, compactObjects } from './compact.ts';
 import { reclaimDue, settleDue } from './reclaim.ts';
 
-let storage: TestStorage;
 let memory: MemoryStore;
+const storage = storageForEachTest(() => {
+  memory = new MemoryStore();
+  return { objects: memory };
+});
 let ref: ArchiveRef;
 let run: number;
 beforeEach(async () => {
-  memory = new MemoryStore();
-  storage = await testStorage({ objects: memory });
   ref = await newArchive(storage);
   run = await newRun(storage, ref);
 });
-afterEach(() => storage.close());
 
 const block = (seed: string | number, length = 1000): Buffer => Buffer.alloc(length, `block ${seed} `);
 
 async function rows<Row = Record<string, unknown>>(text: string, values: unknown[] = [ref.vault]): Promise<Row[]> {
-  return storage.database.query<Row>({ name: '', text }, values);
+  return storage.rows<Row>(text, values);
 }
 
 async function countOf(table: string): Promise<number> {
@@ -57,12 +56,7 @@ async function pass(days: number): Promise<void> {
   await rows(`UPDATE files SET prune_after = prune_after ${back} WHERE vault_id = $1`);
 }
 
-const pruneDeps: PruneDeps = {
-  readPolicy: async () => ({ ...defaultRetention, deletedAfterDays: 0 }),
-  assertMayDelete: async () => {},
-  assertTime: () => {},
-};
-const prune = () => pruneArchive(storage, ref, pruneDeps);
+const prune = () => pruneArchive(storage, ref, pruneAtOnce);
 
 async function contents(...blocks: Buffer[]): Promise<(Buffer | null)[]> {
   const found = new Array<Buffer | null>(blocks.length).fill(null);
@@ -121,7 +115,11 @@ describe('reclaim', () => {
     await commit(storage, ref, run, [version('/kept', [blocks[0]!, block('other')])]);
     await pass(30);
     expect(await settleDue(storage)).toMatchObject({ objects: 2, freed: 2_499 });
-    expect(await reclaimDue(storage)).toMatchObject({ blocks: 2_499 });
+    const told: number[] = [];
+    const onProgress = ({ blocks }: { blocks: number }): void => void told.push(blocks);
+    expect(await reclaimDue(storage, { onProgress })).toMatchObject({ blocks: 2_499 });
+    expect(told).toEqual([expect.any(Number), 2_499]);
+    expect(told[0]).toBeLessThan(2_499);
     const objects = await rows('SELECT state, live_bytes FROM objects WHERE vault_id = $1 ORDER BY object_id');
     expect(objects).toEqual([
       { state: 'live', live_bytes: 20 },
@@ -146,7 +144,7 @@ describe('reclaim', () => {
       expect(await reclaimDue(readOnly)).toMatchObject({ vaults: 0 });
       expect(await settleDue(readOnly)).toMatchObject({ objects: 0 });
       expect(await compactDue(readOnly)).toMatchObject({ vaults: 0 });
-      expect(await pruneDue(readOnly, pruneDeps)).toMatchObject({ archives: 0 });
+      expect(await pruneDue(readOnly, pruneAtOnce)).toMatchObject({ archives: 0 });
     } finally {
       await database.close();
     }

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { limits } from '../../../protocol/limits.ts';
 import type { StoredVersion, VersionMessage } from '../../../protocol/messages.ts';
 import { encodeFrame } from '../../../protocol/wire.ts';
@@ -7,19 +7,14 @@ import {
   deletion,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  storageForFile,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { readHistory, readTree, streamVersions, type VersionsQuery } from './read-tree.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
+const storage = storageForFile();
 
 const everything: VersionsQuery = { path: Buffer.from('/'), at: null, seq: null, after: null, deleted: false };
 

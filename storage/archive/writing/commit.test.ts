@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { sha256 } from '../../../protocol/hashes.ts';
 import { limits } from '../../../protocol/limits.ts';
 import {
@@ -7,19 +7,14 @@ import {
   deletion,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  storageForFile,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
 import { readHistory, readTree } from '../reading/read-tree.ts';
 import { commitVersions } from './commit.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
+const storage = storageForFile();
 
 const block = (seed: number): Buffer => Buffer.alloc(100, `block ${seed} `);
 const names = async (ref: { vault: number; archive: number }, path: string): Promise<string[]> =>
@@ -27,10 +22,7 @@ const names = async (ref: { vault: number; archive: number }, path: string): Pro
     await readTree(storage, ref, { path: Buffer.from(path), at: null, deleted: false, after: null, limit: 1000 })
   ).entries.map((entry) => `${entry.name}`);
 const refs = async (vault: number): Promise<Record<string, unknown>[]> =>
-  storage.database.query(
-    { name: '', text: 'SELECT refs FROM blocks WHERE vault_id = $1 ORDER BY object_id, byte_offset' },
-    [vault],
-  );
+  storage.rows('SELECT refs FROM blocks WHERE vault_id = $1 ORDER BY object_id, byte_offset', [vault]);
 
 test('versions get a seq each, in the order sent, and folders appear with what lies in them', async () => {
   const ref = await newArchive(storage);
@@ -70,10 +62,10 @@ test('missing and damaged blocks are named, and nothing of the commit remains', 
   const ref = await newArchive(storage);
   const run = await newRun(storage, ref);
   await upload(storage, ref.vault, [block(1), block(2)]);
-  await storage.database.query(
-    { name: '', text: 'UPDATE blocks SET damaged_at = now() WHERE vault_id = $1 AND hash = $2' },
-    [ref.vault, sha256(block(2))],
-  );
+  await storage.rows('UPDATE blocks SET damaged_at = now() WHERE vault_id = $1 AND hash = $2', [
+    ref.vault,
+    sha256(block(2)),
+  ]);
   await expect(commit(storage, ref, run, [version('/x', [block(1), block(2)])])).rejects.toMatchObject({
     extras: { missing: [sha256(block(2)).toString('hex')] },
   });
@@ -153,9 +145,7 @@ describe('refused', () => {
     });
     await newRun(storage, ref);
     await expect(commit(storage, ref, run, [version('/x')])).rejects.toMatchObject({ code: 'run_finished' });
-    await storage.database.query({ name: '', text: "UPDATE archives SET state = 'cold' WHERE vault_id = $1" }, [
-      ref.vault,
-    ]);
+    await storage.rows("UPDATE archives SET state = 'cold' WHERE vault_id = $1", [ref.vault]);
     await expect(commit(storage, ref, run, [version('/x')])).rejects.toMatchObject({ code: 'archive_not_active' });
     await expect(commit(storage, { ...ref, archive: ref.archive + 1000 }, run, [version('/x')])).rejects.toMatchObject({
       code: 'not_found',
@@ -181,10 +171,9 @@ test('a clock that goes back does not take committed_at with it', async () => {
   const ref = await newArchive(storage);
   const run = await newRun(storage, ref);
   await commit(storage, ref, run, [version('/x')]);
-  await storage.database.query(
-    { name: '', text: "UPDATE archives SET last_committed_at = now() + interval '1 hour' WHERE vault_id = $1" },
-    [ref.vault],
-  );
+  await storage.rows("UPDATE archives SET last_committed_at = now() + interval '1 hour' WHERE vault_id = $1", [
+    ref.vault,
+  ]);
   await commit(storage, ref, run, [version('/x')]);
   await commit(storage, ref, run, [version('/x')]);
   const times = (await readHistory(storage, ref, { path: Buffer.from('/x'), after: null, limit: 10 })).versions.map(

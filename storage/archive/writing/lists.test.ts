@@ -1,17 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { bitAt, hashCount, joinHashes, sha256 } from '../../../protocol/hashes.ts';
 import { limits } from '../../../protocol/limits.ts';
 import { type List, ListCutter } from '../../../protocol/lists.ts';
-import {
-  commit,
-  newArchive,
-  newRun,
-  type TestStorage,
-  testStorage,
-  upload,
-  version,
-} from '../../../tests/helpers/storage.ts';
+import { commit, newArchive, newRun, storageForFile, upload, version } from '../../../tests/helpers/storage.ts';
 import { readVaultUsage } from '../../catalog/usage.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { readHistory } from '../reading/read-tree.ts';
@@ -19,11 +11,7 @@ import { claimLists, readLists, storeLists } from './lists.ts';
 
 const hourMs = 3_600_000;
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
+const storage = storageForFile();
 
 const block = (seed: number): Buffer => Buffer.alloc(100, `block ${seed} `);
 const range = (from: number, to: number): Buffer[] => Array.from({ length: to - from }, (_, i) => block(from + i));
@@ -33,14 +21,10 @@ function listOf(blocks: readonly Uint8Array[]): List {
   return { hash: sha256(hashes), blocks: hashes };
 }
 
-function run<Row>(text: string, values: unknown[] = []): Promise<Row[]> {
-  return storage.database.query<Row>({ name: '', text }, values);
-}
-
 async function refsOf(vault: number, blocks: readonly Uint8Array[]): Promise<number[]> {
   const refs: number[] = [];
   for (const each of blocks) {
-    const [row] = await run<{ refs: number }>('SELECT refs FROM blocks WHERE vault_id = $1 AND hash = $2', [
+    const [row] = await storage.rows<{ refs: number }>('SELECT refs FROM blocks WHERE vault_id = $1 AND hash = $2', [
       vault,
       sha256(each),
     ]);
@@ -60,7 +44,7 @@ async function contentsOf(vault: number, hashes: Buffer): Promise<(Buffer | null
 }
 
 const setDamaged = (table: 'blocks' | 'lists', vault: number, hash: Buffer): Promise<unknown[]> =>
-  run(`UPDATE ${table} SET damaged_at = now() WHERE vault_id = $1 AND hash = $2`, [vault, hash]);
+  storage.rows(`UPDATE ${table} SET damaged_at = now() WHERE vault_id = $1 AND hash = $2`, [vault, hash]);
 
 test('a stored list is known, counts once on each of its blocks, and comes back', async () => {
   const { vault } = await newArchive(storage);
@@ -84,7 +68,7 @@ test('a list that no commit names is noted, to be looked at when its claim has e
   await upload(storage, vault, range(0, 2));
   const list = listOf(range(0, 2));
   const { until } = await storeLists(storage, vault, [list]);
-  const [noted] = await run<{ same: boolean; hours: number }>(
+  const [noted] = await storage.rows<{ same: boolean; hours: number }>(
     `SELECT f.check_after = l.claimed_until AS same, extract(epoch FROM l.claimed_until - $2::timestamptz) / 3600 AS hours
        FROM freed_lists f JOIN lists l USING (vault_id, hash) WHERE vault_id = $1`,
     [vault, until],
@@ -117,9 +101,10 @@ test('lists that name blocks of each other are stored in any number of transacti
   });
   expect(lists.length).toBe(12); // three transactions of four
   expect(await storeLists(storage, vault, lists)).toMatchObject({ stored: 12 });
-  const counted = await run('SELECT refs, count(*)::int AS blocks FROM blocks WHERE vault_id = $1 GROUP BY refs', [
-    vault,
-  ]);
+  const counted = await storage.rows(
+    'SELECT refs, count(*)::int AS blocks FROM blocks WHERE vault_id = $1 GROUP BY refs',
+    [vault],
+  );
   expect(counted).toEqual([{ refs: 1, blocks: many.length }]);
 });
 
@@ -135,7 +120,7 @@ describe('refused, and nothing of it is stored:', () => {
     expect(await refused).toMatchObject({ code: 'blocks_missing', extras: { field: 'lists' } });
     expect(await isKnown(vault, list)).toBe(false);
     expect(await refsOf(vault, range(0, 3))).toEqual([0, 0, 0]);
-    expect(await run('SELECT 1 FROM freed_lists WHERE vault_id = $1', [vault])).toEqual([]);
+    expect(await storage.rows('SELECT 1 FROM freed_lists WHERE vault_id = $1', [vault])).toEqual([]);
   });
 
   test('a list under a wrong name, however many right ones come with it', async () => {
@@ -199,12 +184,12 @@ test('a claim renews what is about to lapse, reads what is in use, and never sho
   const [used, unused, fresh] = [listOf(range(0, 2)), listOf(range(1, 3)), listOf(range(2, 4))];
   await storeLists(storage, vault, [used, unused, fresh]);
   await commit(storage, ref, await newRun(storage, ref), [version('/f', [], { lists: used.hash, size: 200 })]);
-  await run(`UPDATE lists SET claimed_until = now() - interval '1 day' WHERE vault_id = $1 AND hash = ANY ($2)`, [
-    vault,
-    [used.hash, unused.hash],
-  ]);
+  await storage.rows(
+    `UPDATE lists SET claimed_until = now() - interval '1 day' WHERE vault_id = $1 AND hash = ANY ($2)`,
+    [vault, [used.hash, unused.hash]],
+  );
   const hours = async (list: List): Promise<number> => {
-    const [row] = await run<{ hours: string }>(
+    const [row] = await storage.rows<{ hours: string }>(
       'SELECT extract(epoch FROM claimed_until - now()) / 3600 AS hours FROM lists WHERE vault_id = $1 AND hash = $2',
       [vault, list.hash],
     );
@@ -223,7 +208,7 @@ test('a claim renews what is about to lapse, reads what is in use, and never sho
 /** Rows of blocks that no bytes stand behind: only numbers matter to lists and commits. @returns their hashes */
 async function syntheticBlocks(vault: number, name: string, count: number): Promise<Buffer[]> {
   const hashes = Array.from({ length: count }, (_, i) => sha256(Buffer.from(`${name} ${i}`)));
-  await run(
+  await storage.rows(
     `WITH o AS (INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes) VALUES ($1, $2, 'live', 1, 1) RETURNING object_id)
      INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
      SELECT $1, substr($3::bytea, i * 32 + 1, 32), object_id, 0, 1, now() + interval '14 days' FROM o, generate_series(0, $4::int - 1) i`,
@@ -269,7 +254,7 @@ test('an image of 1 TB with 1% changed in 10 extents commits 1% of its lists and
   expect(second.sent).toBeLessThanOrEqual(Math.ceil(hashCount(first.lists) / 100) + 2 * extents);
   await commit(storage, ref, run_, [version('/image', [], { lists: second.lists, size: 2 ** 40 })]);
 
-  const [rows] = await run<{ lists: number; shared: number }>(
+  const [rows] = await storage.rows<{ lists: number; shared: number }>(
     'SELECT count(*)::int AS lists, count(*) FILTER (WHERE refs = 2)::int AS shared FROM lists WHERE vault_id = $1',
     [ref.vault],
   );
@@ -278,7 +263,9 @@ test('an image of 1 TB with 1% changed in 10 extents commits 1% of its lists and
   const { versions } = await readHistory(storage, ref, { path: Buffer.from('/image'), after: null, limit: 10 });
   expect(versions.map((each) => each.lists)).toEqual([second.lists, first.lists]);
   // A block that both versions have is counted by the lists it is in, not by versions.
-  const [refs] = await run<{ most: number }>('SELECT max(refs) AS most FROM blocks WHERE vault_id = $1', [ref.vault]);
+  const [refs] = await storage.rows<{ most: number }>('SELECT max(refs) AS most FROM blocks WHERE vault_id = $1', [
+    ref.vault,
+  ]);
   expect(refs!.most).toBeLessThanOrEqual(2);
 });
 

@@ -1,26 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { limits } from '../../../protocol/limits.ts';
 import type { RunCounts, SkippedFile } from '../../../protocol/messages.ts';
-import { commit, newArchive, newRun, type TestStorage, testStorage, version } from '../../../tests/helpers/storage.ts';
+import { commit, newArchive, newRun, noCounts, storageForFile, version } from '../../../tests/helpers/storage.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { abandonStaleRuns, finishRun, progressRun, startRun } from './runs.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
+const storage = storageForFile();
 
-const counts = (filesSeen: number): RunCounts => ({
-  filesSeen,
-  filesChanged: 0,
-  filesDeleted: 0,
-  filesSkipped: 0,
-  bytesSeen: 0,
-  bytesRead: 0,
-  bytesSent: 0,
-});
+const counts = (filesSeen: number): RunCounts => ({ ...noCounts, filesSeen });
 const left = (path: string, detail = 'permission denied'): SkippedFile => ({
   path: Buffer.from(path),
   reason: 'unreadable',
@@ -30,22 +18,16 @@ const left = (path: string, detail = 'permission denied'): SkippedFile => ({
 type Row = Record<string, unknown>;
 const runRow = async (ref: ArchiveRef, run: number): Promise<Row> =>
   (
-    await storage.database.query<Row>(
-      {
-        name: '',
-        text: `SELECT outcome, reason, (counts->>'filesSeen')::int AS seen, finished_at IS NOT NULL AS finished FROM runs WHERE vault_id = $1 AND run_id = $2`,
-      },
+    await storage.rows(
+      `SELECT outcome, reason, (counts->>'filesSeen')::int AS seen, finished_at IS NOT NULL AS finished FROM runs WHERE vault_id = $1 AND run_id = $2`,
       [ref.vault, run],
     )
   )[0]!;
 const leftOut = (ref: ArchiveRef, run: number): Promise<Row[]> =>
-  storage.database.query(
-    {
-      name: '',
-      text: 'SELECT path, reason, detail FROM run_skipped WHERE vault_id = $1 AND run_id = $2 ORDER BY path',
-    },
-    [ref.vault, run],
-  );
+  storage.rows('SELECT path, reason, detail FROM run_skipped WHERE vault_id = $1 AND run_id = $2 ORDER BY path', [
+    ref.vault,
+    run,
+  ]);
 
 describe('a run begins with the last commit its agent saw acknowledged', () => {
   test('one the server knows is accepted; another id, or another seq, means that the server was set back', async () => {
@@ -86,9 +68,7 @@ describe('a run begins with the last commit its agent saw acknowledged', () => {
     await expect(
       startRun(storage, { ...ref, archive: ref.archive + 999 }, { lastCommit: null, roots: [] }),
     ).rejects.toMatchObject({ code: 'not_found' });
-    await storage.database.query({ name: '', text: "UPDATE archives SET state = 'cold' WHERE vault_id = $1" }, [
-      ref.vault,
-    ]);
+    await storage.rows("UPDATE archives SET state = 'cold' WHERE vault_id = $1", [ref.vault]);
     await expect(startRun(storage, ref, { lastCommit: null, roots: [] })).rejects.toMatchObject({
       code: 'archive_not_active',
     });
@@ -146,22 +126,16 @@ test('a new run ends the one before it, and one nothing was heard of for long is
   const first = await newRun(storage, ref);
   const second = await newRun(storage, ref);
   expect(await runRow(ref, first)).toMatchObject({ outcome: 'interrupted' });
-  await storage.database.query(
-    {
-      name: '',
-      text: "UPDATE runs SET progressed_at = now() - interval '2 hours' WHERE vault_id = $1 AND run_id = $2",
-    },
-    [ref.vault, second],
-  );
+  await storage.rows("UPDATE runs SET progressed_at = now() - interval '2 hours' WHERE vault_id = $1 AND run_id = $2", [
+    ref.vault,
+    second,
+  ]);
   await commit(storage, ref, second, [version('/a')]); // a sign of life
   expect(await abandonStaleRuns(storage, { olderThanMs: 3_600_000 })).toBe(0);
-  await storage.database.query(
-    {
-      name: '',
-      text: "UPDATE runs SET progressed_at = now() - interval '2 hours' WHERE vault_id = $1 AND run_id = $2",
-    },
-    [ref.vault, second],
-  );
+  await storage.rows("UPDATE runs SET progressed_at = now() - interval '2 hours' WHERE vault_id = $1 AND run_id = $2", [
+    ref.vault,
+    second,
+  ]);
   expect(await abandonStaleRuns(storage, { olderThanMs: 3_600_000 })).toBe(1);
   expect(await runRow(ref, second)).toMatchObject({
     outcome: 'interrupted',

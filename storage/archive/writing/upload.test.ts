@@ -1,16 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { bitAt, sha256 } from '../../../protocol/hashes.ts';
-import { newArchive, pieces, type TestStorage, testStorage, upload } from '../../../tests/helpers/storage.ts';
+import { newArchive, pieces, storageForFile, upload } from '../../../tests/helpers/storage.ts';
 import { fetchBlocks, readBlock } from '../reading/read-blocks.ts';
 import { claimBlocks } from './claim.ts';
 import { decodeFooter, footerLength } from './object-footer.ts';
 import { uploadBlocks } from './upload.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage();
-});
-afterAll(() => storage.close());
+const storage = storageForFile();
 
 const block = (seed: number, length = 5000): Buffer => Buffer.alloc(length, `block ${seed} `);
 const hashes = (...blocks: Buffer[]): Buffer => Buffer.concat(blocks.map(sha256));
@@ -21,10 +17,6 @@ async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
 
 async function objectsOf(vault: number): Promise<{ key: string; length: number }[]> {
   return (await storage.objects.list(`${storage.catalogId}/blocks/${vault}/`, { limit: 1000 })).objects;
-}
-
-async function rows(text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
-  return storage.database.query({ name: '', text }, values);
 }
 
 test('a batch becomes one object that explains itself, and its blocks can be claimed and read', async () => {
@@ -67,10 +59,10 @@ test('what is sent twice is stored once: in one request, in a second one, and by
     upload(storage, vault, [block(4), block(3)]),
   ]);
   expect(both.reduce((sum, result) => sum + result.stored, 0)).toBe(2);
-  expect(await rows('SELECT count(*) AS n FROM blocks WHERE vault_id = $1', [vault])).toEqual([{ n: 4 }]);
+  expect(await storage.rows('SELECT count(*) AS n FROM blocks WHERE vault_id = $1', [vault])).toEqual([{ n: 4 }]);
   // Whoever lost the race has an object nobody needs: it died in the transaction that found that out.
   expect(
-    await rows(
+    await storage.rows(
       "SELECT count(*) AS n FROM objects WHERE vault_id = $1 AND (state = 'writing' OR (live_bytes = 0) <> (state = 'dead'))",
       [vault],
     ),
@@ -88,7 +80,7 @@ test('a block that does not hash to its name is refused by name, and nothing of 
     });
   }
   expect(await objectsOf(vault)).toEqual([]);
-  expect(await rows('SELECT 1 FROM objects WHERE vault_id = $1', [vault])).toEqual([]);
+  expect(await storage.rows('SELECT 1 FROM objects WHERE vault_id = $1', [vault])).toEqual([]);
 });
 
 test('a known block is hashed all the same: a wrong one is refused even when it would be thrown away', async () => {
@@ -126,7 +118,7 @@ describe('a damaged block', () => {
   test('is asked for again, and healed by the next upload; its old object dies with its last block', async () => {
     const { vault } = await newArchive(storage);
     await upload(storage, vault, [block(1), block(2)]);
-    await rows('UPDATE blocks SET damaged_at = now() WHERE vault_id = $1', [vault]);
+    await storage.rows('UPDATE blocks SET damaged_at = now() WHERE vault_id = $1', [vault]);
 
     const { send } = await claimBlocks(storage, vault, hashes(block(1), block(2)));
     expect([bitAt(send, 0), bitAt(send, 1)]).toEqual([true, true]);
@@ -134,7 +126,9 @@ describe('a damaged block', () => {
 
     expect(await upload(storage, vault, [block(1), block(3)])).toMatchObject({ stored: 2 });
     expect(
-      await rows('SELECT state, live_bytes AS live FROM objects WHERE vault_id = $1 ORDER BY object_id', [vault]),
+      await storage.rows('SELECT state, live_bytes AS live FROM objects WHERE vault_id = $1 ORDER BY object_id', [
+        vault,
+      ]),
     ).toEqual([
       { state: 'live', live: 5000 },
       { state: 'live', live: 10_000 },
@@ -143,7 +137,9 @@ describe('a damaged block', () => {
 
     await upload(storage, vault, [block(2)]);
     expect(
-      await rows('SELECT state, live_bytes AS live FROM objects WHERE vault_id = $1 ORDER BY object_id', [vault]),
+      await storage.rows('SELECT state, live_bytes AS live FROM objects WHERE vault_id = $1 ORDER BY object_id', [
+        vault,
+      ]),
     ).toEqual([
       { state: 'dead', live: 0 },
       { state: 'live', live: 10_000 },
@@ -157,18 +153,16 @@ describe('a claim', () => {
     const { vault } = await newArchive(storage);
     await upload(storage, vault, [block(1), block(2), block(3)]);
     const set = (seed: number, refs: number, interval: string): Promise<unknown> =>
-      rows('UPDATE blocks SET refs = $3, claimed_until = now() + $4::interval WHERE vault_id = $1 AND hash = $2', [
-        vault,
-        sha256(block(seed)),
-        refs,
-        interval,
-      ]);
+      storage.rows(
+        'UPDATE blocks SET refs = $3, claimed_until = now() + $4::interval WHERE vault_id = $1 AND hash = $2',
+        [vault, sha256(block(seed)), refs, interval],
+      );
     await set(1, 1, '-1 year');
     await set(2, 0, '1 minute');
     await set(3, 0, '8 days');
     const claimedUntil = async (): Promise<unknown[]> =>
       (
-        await rows(
+        await storage.rows(
           'SELECT extract(day FROM claimed_until - now())::int AS days FROM blocks WHERE vault_id = $1 ORDER BY object_id, byte_offset',
           [vault],
         )
@@ -205,7 +199,7 @@ test('a fetch finds a block that moved between the look-up and the read', async 
   const get: typeof storage.objects.get = async (key, range, options) => {
     if (!moved && key === old!.key) {
       moved = true;
-      await rows('UPDATE blocks SET damaged_at = now() WHERE vault_id = $1', [vault]);
+      await storage.rows('UPDATE blocks SET damaged_at = now() WHERE vault_id = $1', [vault]);
       await upload(storage, vault, [block(1)]);
       await storage.objects.delete(old!.key);
     }

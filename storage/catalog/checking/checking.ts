@@ -1,6 +1,7 @@
 /** What verify, the comparison with the bucket, and the recount ask of the catalog, and the times of the checks. */
 
 import { type Database, statement, type Transaction } from '../database.ts';
+import { lockLiveObjects } from '../lock-objects.ts';
 import { packArray } from '../writing/packing.ts';
 import type { AlertKind } from './alerts.ts';
 
@@ -48,9 +49,7 @@ const sql = {
 
   setVerified: statement(
     'objects.setVerified',
-    `WITH locked AS MATERIALIZED (
-       SELECT object_id FROM objects WHERE vault_id = $1 AND object_id = ANY ($2::bigint[]) AND state = 'live'
-        ORDER BY object_id FOR NO KEY UPDATE)
+    `WITH locked AS MATERIALIZED (${lockLiveObjects('$2')})
      UPDATE objects SET verified_at = now() WHERE vault_id = $1 AND object_id = ANY (ARRAY(SELECT object_id FROM locked))`,
   ),
 
@@ -158,7 +157,7 @@ export async function readCoverage(db: Database, vault: number): Promise<Coverag
 }
 
 /** Which of these keys have a row, in whatever state. */
-export async function findObjectKeys(db: Database, vault: number, keys: readonly string[]): Promise<Set<string>> {
+export async function findObjectKeys(db: Transaction, vault: number, keys: readonly string[]): Promise<Set<string>> {
   const rows = await db.query<{ key: string }>(sql.findKeys, [vault, packArray(keys)]);
   return new Set(rows.map((row) => row.key));
 }

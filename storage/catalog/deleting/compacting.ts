@@ -6,8 +6,10 @@
 import assert from 'node:assert/strict';
 import { hashAt } from '../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
-import { shrinkObjects } from '../writing/blocks.ts';
-import { hashArray, packArray } from '../writing/packing.ts';
+import { lockLiveObjects } from '../lock-objects.ts';
+import { lockRows } from '../lock-rows.ts';
+import { makeLive, setLiveBytes, shrinkObjects } from '../writing/blocks.ts';
+import { packArray } from '../writing/packing.ts';
 import { vaultsWith } from './vaults-with.ts';
 
 const sparse = "t.state = 'live' AND (t.rewrite OR t.live_bytes * 2 < t.size_bytes)";
@@ -33,19 +35,6 @@ const sql = {
        FROM blocks WHERE vault_id = $1 AND object_id = $2`,
   ),
 
-  makeLive: statement(
-    'objects.makeCompactedLive',
-    `UPDATE objects SET state = 'live', next_at = NULL, created_at = now()
-      WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`,
-  ),
-
-  lockBlocks: statement(
-    'blocks.lockToMove',
-    `WITH locked AS MATERIALIZED (
-       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) ORDER BY hash FOR NO KEY UPDATE)
-     SELECT count(*) AS locked FROM locked`,
-  ),
-
   move: statement(
     'blocks.move',
     `UPDATE blocks b SET object_id = $2, byte_offset = x.new_offset
@@ -55,17 +44,10 @@ const sql = {
      RETURNING x.old_object AS "objectId", b.byte_length AS "byteLength"`,
   ),
 
-  setLiveBytes: statement(
-    'objects.setCompactedBytes',
-    `UPDATE objects SET live_bytes = $3::bigint,
-            state = CASE WHEN $3::bigint = 0 THEN 'dead' ELSE state END,
-            next_at = CASE WHEN $3::bigint = 0 THEN now() + $4 * interval '1 ms' END
-      WHERE vault_id = $1 AND object_id = $2 AND state = 'live'`,
-  ),
-
   verifyNext: statement(
     'objects.verifyNext',
-    `UPDATE objects SET verified_at = NULL WHERE vault_id = $1 AND object_id = ANY ($2::bigint[]) AND state = 'live'`,
+    `WITH locked AS MATERIALIZED (${lockLiveObjects('$2')})
+     UPDATE objects SET verified_at = NULL WHERE vault_id = $1 AND object_id = ANY (ARRAY(SELECT object_id FROM locked))`,
   ),
 
   vaultsWithSparse: vaultsWith('objects', 'objects.vaultsWithSparse', 'true', sparse),
@@ -133,8 +115,8 @@ export async function moveBlocks(
 ): Promise<number | null> {
   assert(moves.length > 0 && hashAt(hashes, moves.length - 1).byteLength === 32, 'a hash for every move');
   const { vault, objectId } = object;
-  if ((await tx.query(sql.makeLive, [vault, objectId, object.key])).length === 0) return null;
-  await tx.query(sql.lockBlocks, [vault, hashes]);
+  if (!(await makeLive(tx, object, 0))) return null;
+  await lockRows(tx, vault, 'blocks', hashes, { damagedToo: true });
   const moved = await tx.query<{ objectId: number; byteLength: number }>(sql.move, [
     vault,
     objectId,
@@ -144,7 +126,7 @@ export async function moveBlocks(
     packArray(moves.map((move) => move.newOffset)),
   ]);
   const bytes = moved.reduce((sum, block) => sum + block.byteLength, 0);
-  await tx.query(sql.setLiveBytes, [vault, objectId, bytes, settings.objectDeleteDelayMs]);
+  await setLiveBytes(tx, object, bytes, settings.objectDeleteDelayMs);
   await shrinkObjects(tx, vault, moved, settings.objectDeleteDelayMs);
   return moved.length;
 }

@@ -1,38 +1,26 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { expect, test } from '@jest/globals';
 import {
   commit,
   deletion,
   newArchive,
   newRun,
-  type TestStorage,
-  testStorage,
+  pruneAtOnce,
+  storageForFile,
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
 import { reclaimDue } from '../../archive/deleting/reclaim.ts';
 import { pruneArchive } from '../../archive/retention/prune.ts';
-import { defaultRetention } from '../../archive/retention/retention.ts';
 import { declaredStatements } from '../database.ts';
 import { foldVaultUsage } from '../usage.ts';
 import { readFreeBytes, readOverdueFreed, readOverdueObjects } from './garbage.ts';
 
-let storage: TestStorage;
-beforeAll(async () => {
-  storage = await testStorage({ settings: { claimWindowMs: 0, freedMarginMs: 0, objectDeleteDelayMs: 0 } });
-});
-afterAll(() => storage?.close());
+const storage = storageForFile({ settings: { claimWindowMs: 0, freedMarginMs: 0, objectDeleteDelayMs: 0 } });
 
-const run = (text: string): Promise<Record<string, unknown>[]> => storage.database.query({ name: '', text });
 const block = (seed: string): Buffer => Buffer.alloc(3_000, seed);
-const nothingStays = {
-  readPolicy: async () => ({ ...defaultRetention, deletedAfterDays: 0 }),
-  assertMayDelete: async () => {},
-  assertTime: () => {},
-};
-
 /** What the store has that blocks do not use, in objects that are at least half live: asked of every row. */
 async function freeInFullObjects(): Promise<number> {
-  const [row] = await run(
+  const [row] = await storage.rows(
     `SELECT coalesce(sum(size_bytes - live_bytes), 0)::bigint AS bytes FROM objects WHERE state = 'live' AND NOT rewrite AND live_bytes * 2 >= size_bytes`,
   );
   return row!.bytes as number;
@@ -55,17 +43,17 @@ test('what is late is counted from when it was due, over all vaults, and goes wi
     await commit(storage, ref, runId, [version('/kept', [blocks[0]!, block('kept')])]);
     await commit(storage, ref, runId, [deletion('/gone'), deletion('/half')]);
     await foldVaultUsage(storage.database, ref.vault);
-    await pruneArchive(storage, ref, nothingStays);
+    await pruneArchive(storage, ref, pruneAtOnce);
   }
   // An upload under way: its bytes are nobody's free ones.
-  const [other] = await run('SELECT max(vault_id) AS vault FROM vaults');
-  await run(
+  const [other] = await storage.rows('SELECT max(vault_id) AS vault FROM vaults');
+  await storage.rows(
     `WITH o AS (INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
                 VALUES (${other!.vault}, 'k', 'writing', 777, 0, now() + interval '1 hour') RETURNING size_bytes)
      INSERT INTO usage_deltas (vault_id, object_bytes) SELECT ${other!.vault}, size_bytes FROM o`,
   );
 
-  await run(`UPDATE freed SET check_after = now() - interval '2 hours'`);
+  await storage.rows(`UPDATE freed SET check_after = now() - interval '2 hours'`);
   const freed = await readOverdueFreed(storage.database);
   expect(freed).toMatchObject({ rows: 8 });
   expect(Math.round(freed.oldestSeconds / 60)).toBe(120);
@@ -79,16 +67,16 @@ test('what is late is counted from when it was due, over all vaults, and goes wi
   expect(free.bytes).toBe(await freeInFullObjects());
 
   // Full ones, of which a little is free.
-  await run(
+  await storage.rows(
     `UPDATE objects SET live_bytes = size_bytes - 1 WHERE object_id IN (SELECT min(object_id) FROM objects WHERE state = 'live')`,
   );
   expect((await readFreeBytes(storage.database)).sparseObjects).toBe(3);
 
-  await run(`UPDATE objects SET state = 'dead', next_at = now() - interval '3 days' WHERE state = 'live'`);
+  await storage.rows(`UPDATE objects SET state = 'dead', next_at = now() - interval '3 days' WHERE state = 'live'`);
   const dead = await readOverdueObjects(storage.database);
   expect(dead.rows).toBe(4);
   expect(Math.round(dead.oldestSeconds / 3_600)).toBe(72);
-  const [sizes] = await run(`SELECT sum(size_bytes)::bigint AS bytes FROM objects WHERE state = 'dead'`);
+  const [sizes] = await storage.rows(`SELECT sum(size_bytes)::bigint AS bytes FROM objects WHERE state = 'dead'`);
   expect(dead.bytes).toBe(sizes!.bytes);
 });
 
@@ -99,7 +87,7 @@ test('the free bytes of objects that are kept are those of every row, whatever e
   await upload(storage, ref.vault, blocks);
   await commit(storage, ref, runId, [version('/most', blocks.slice(1)), version('/one', [blocks[0]!])]);
   await commit(storage, ref, runId, [deletion('/one')]);
-  await pruneArchive(storage, ref, nothingStays);
+  await pruneArchive(storage, ref, pruneAtOnce);
   const before = await readFreeBytes(storage.database);
   await reclaimDue(storage);
   const after = await readFreeBytes(storage.database);
@@ -109,14 +97,14 @@ test('the free bytes of objects that are kept are those of every row, whatever e
 test.each(['freed.overdue', 'freedLists.overdue', 'objects.overdue', 'objects.freeBytes'])(
   '%s reads along indexes, also when there is much that is not late',
   async (name) => {
-    await run(`INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes)
+    await storage.rows(`INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes)
                SELECT v, v || name || n, 'live', 100, 100 FROM generate_series(1, 20) v, generate_series(1, 200) n, (SELECT '${name}' AS name) x`);
-    await run(
+    await storage.rows(
       `INSERT INTO freed SELECT v, sha256((v || '${name}' || n)::bytea), now() + interval '1 hour' FROM generate_series(1, 20) v, generate_series(1, 50) n`,
     );
-    await run('ANALYZE objects, freed');
+    await storage.rows('ANALYZE objects, freed');
     const { text } = declaredStatements().find((statement) => statement.name === name)!;
-    const plan = await run(`EXPLAIN (GENERIC_PLAN) ${text}`);
+    const plan = await storage.rows(`EXPLAIN (GENERIC_PLAN) ${text}`);
     const lines = plan.map((line) => line['QUERY PLAN'] as string);
     const scans = lines.filter((line) => /Scan.* on (freed|freed_lists|objects|vault_usage|usage_deltas)\b/.test(line));
     expect(scans.length).toBeGreaterThan(1);

@@ -6,75 +6,61 @@
  */
 import { joinHashes } from '../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
+import { lockLiveObjects } from '../lock-objects.ts';
 import { addUsage } from '../usage.ts';
 import { shrinkObjects } from '../writing/blocks.ts';
 import { hashArray, packArray } from '../writing/packing.ts';
 import { vaultsWith } from './vaults-with.ts';
 
-const sql = {
+/**
+ * Declares what is asked of rows that fell to 0, alike for blocks and lists.
+ * @param freed the table that notes them, and the name its statements have
+ * @param columns what of a locked row is wanted beside its hash, its count and whether its claim has lapsed
+ */
+const freedOf = (table: 'blocks' | 'lists', freed: { table: string; name: string }, columns: string) => ({
   due: statement(
-    'freed.due',
-    'SELECT hash FROM freed WHERE vault_id = $1 AND check_after < now() ORDER BY check_after LIMIT $2',
+    `${freed.name}.due`,
+    `SELECT hash FROM ${freed.table} WHERE vault_id = $1 AND check_after < now() ORDER BY check_after LIMIT $2`,
   ),
 
   // What is returned is the row as locked, and not as it was when it was looked for.
-  lockFreed: statement(
-    'blocks.lockFreed',
-    `SELECT hash, refs, object_id AS "objectId", byte_length AS "byteLength", claimed_until < now() AS lapsed
-       FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) ORDER BY hash FOR UPDATE SKIP LOCKED`,
+  lock: statement(
+    `${table}.lockFreed`,
+    `SELECT hash, refs, claimed_until < now() AS lapsed, ${columns}
+       FROM ${table} WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) ORDER BY hash FOR UPDATE SKIP LOCKED`,
   ),
 
-  deleteBlocks: statement(
-    'blocks.delete',
-    `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
+  delete: statement(
+    `${table}.delete`,
+    `DELETE FROM ${table} WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
   ),
 
-  forgetFreed: statement('freed.delete', `DELETE FROM freed WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')})`),
+  forget: statement(
+    `${freed.name}.delete`,
+    `DELETE FROM ${freed.table} WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')})`,
+  ),
 
-  // A freed row whose block is gone. There should be none; but one must not be looked at for ever.
+  // A freed row whose block or list is gone. There should be none; but one must not be looked at for ever.
   forgetAbsent: statement(
-    'freed.deleteAbsent',
-    `DELETE FROM freed f WHERE f.vault_id = $1 AND f.hash = ANY (${hashArray('$2')})
-        AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.hash = f.hash OFFSET 0)`,
+    `${freed.name}.deleteAbsent`,
+    `DELETE FROM ${freed.table} f WHERE f.vault_id = $1 AND f.hash = ANY (${hashArray('$2')})
+        AND NOT EXISTS (SELECT 1 FROM ${table} b WHERE b.vault_id = $1 AND b.hash = f.hash OFFSET 0)`,
   ),
 
-  postponeFreed: statement(
-    'freed.postpone',
-    `UPDATE freed f SET check_after = (SELECT b.claimed_until FROM blocks b WHERE b.vault_id = $1 AND b.hash = f.hash)
+  postpone: statement(
+    `${freed.name}.postpone`,
+    `UPDATE ${freed.table} f SET check_after = (SELECT b.claimed_until FROM ${table} b WHERE b.vault_id = $1 AND b.hash = f.hash)
       WHERE f.vault_id = $1 AND f.hash = ANY (${hashArray('$2')})`,
   ),
+});
 
-  dueLists: statement(
-    'freedLists.due',
-    'SELECT hash FROM freed_lists WHERE vault_id = $1 AND check_after < now() ORDER BY check_after LIMIT $2',
-  ),
+const sql = {
+  blocks: freedOf('blocks', { table: 'freed', name: 'freed' }, 'object_id AS "objectId", byte_length AS "byteLength"'),
 
-  lockFreedLists: statement(
-    'lists.lockFreed',
-    `SELECT hash, refs, claimed_until < now() AS lapsed, CASE WHEN refs = 0 AND claimed_until < now() THEN blocks END AS blocks
-       FROM lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) ORDER BY hash FOR UPDATE SKIP LOCKED`,
-  ),
-
-  deleteLists: statement(
-    'lists.delete',
-    `DELETE FROM lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
-  ),
-
-  forgetFreedLists: statement(
-    'freedLists.delete',
-    `DELETE FROM freed_lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')})`,
-  ),
-
-  forgetAbsentLists: statement(
-    'freedLists.deleteAbsent',
-    `DELETE FROM freed_lists f WHERE f.vault_id = $1 AND f.hash = ANY (${hashArray('$2')})
-        AND NOT EXISTS (SELECT 1 FROM lists l WHERE l.vault_id = $1 AND l.hash = f.hash OFFSET 0)`,
-  ),
-
-  postponeFreedLists: statement(
-    'freedLists.postpone',
-    `UPDATE freed_lists f SET check_after = (SELECT l.claimed_until FROM lists l WHERE l.vault_id = $1 AND l.hash = f.hash)
-      WHERE f.vault_id = $1 AND f.hash = ANY (${hashArray('$2')})`,
+  lists: freedOf(
+    'lists',
+    { table: 'freed_lists', name: 'freedLists' },
+    'CASE WHEN refs = 0 AND claimed_until < now() THEN blocks END AS blocks',
   ),
 
   unsettled: statement(
@@ -96,7 +82,8 @@ const sql = {
 
   markSettled: statement(
     'objects.markSettled',
-    `UPDATE objects SET settled = true WHERE vault_id = $1 AND object_id = ANY ($2::bigint[]) AND state = 'live'`,
+    `WITH locked AS MATERIALIZED (${lockLiveObjects('$2')})
+     UPDATE objects SET settled = true WHERE vault_id = $1 AND object_id = ANY (ARRAY(SELECT object_id FROM locked))`,
   ),
 
   vaultsWithFreed: vaultsWith('freed', 'freed.vaults', 't.check_after < now()'),
@@ -126,30 +113,45 @@ export interface Reclaimed {
 
 const join = (rows: readonly { hash: Buffer }[]): Buffer => joinHashes(rows.map((row) => row.hash));
 
+/**
+ * Deletes a batch of what fell to 0 and is not claimed any more; forgets what is referred to again, and comes back later
+ * to what is claimed.
+ * @returns rows looked at, and those that were deleted
+ */
+async function reclaimRows<Row extends { hash: Buffer }>(
+  tx: Transaction,
+  vault: number,
+  of: ReturnType<typeof freedOf>,
+  limit: number,
+): Promise<{ seen: number; doomed: Row[] }> {
+  const due = await tx.query<{ hash: Buffer }>(of.due, [vault, limit]);
+  if (due.length === 0) return { seen: 0, doomed: [] };
+  const locked = await tx.query<Row & { refs: number; lapsed: boolean }>(of.lock, [vault, join(due)]);
+  const doomed = locked.filter((row) => row.refs === 0 && row.lapsed);
+  const used = locked.filter((row) => row.refs > 0);
+  const claimed = locked.filter((row) => row.refs === 0 && !row.lapsed);
+  const absent = await tx.query(of.forgetAbsent, [vault, join(due)]);
+  if (doomed.length > 0) {
+    const deleted = await tx.query(of.delete, [vault, join(doomed)]);
+    if (deleted.length !== doomed.length) throw new Error('a row that was locked changed under its lock');
+  }
+  if (doomed.length + used.length > 0) await tx.query(of.forget, [vault, join([...doomed, ...used])]);
+  if (claimed.length > 0) await tx.query(of.postpone, [vault, join(claimed)]);
+  return { seen: locked.length + absent.length, doomed };
+}
+
 /** One batch of freed blocks, in the caller's transaction. Their bytes leave their objects; an empty object dies. */
 export async function reclaimBlocks(
   tx: Transaction,
   vault: number,
   settings: { objectDeleteDelayMs: number; limit: number },
 ): Promise<Reclaimed> {
-  const due = await tx.query<{ hash: Buffer }>(sql.due, [vault, settings.limit]);
-  if (due.length === 0) return { seen: 0, deleted: 0, bytes: 0 };
-  type Locked = { hash: Buffer; refs: number; objectId: number; byteLength: number; lapsed: boolean };
-  const locked = await tx.query<Locked>(sql.lockFreed, [vault, join(due)]);
-  const doomed = locked.filter((block) => block.refs === 0 && block.lapsed);
-  const used = locked.filter((block) => block.refs > 0);
-  const claimed = locked.filter((block) => block.refs === 0 && !block.lapsed);
-  const absent = await tx.query(sql.forgetAbsent, [vault, join(due)]);
-  if (doomed.length > 0) {
-    const deleted = await tx.query(sql.deleteBlocks, [vault, join(doomed)]);
-    if (deleted.length !== doomed.length) throw new Error('a block that was locked changed under its lock');
-  }
-  if (doomed.length + used.length > 0) await tx.query(sql.forgetFreed, [vault, join([...doomed, ...used])]);
-  if (claimed.length > 0) await tx.query(sql.postponeFreed, [vault, join(claimed)]);
+  type Row = { hash: Buffer; objectId: number; byteLength: number };
+  const { seen, doomed } = await reclaimRows<Row>(tx, vault, sql.blocks, settings.limit);
   await shrinkObjects(tx, vault, doomed, settings.objectDeleteDelayMs);
   const bytes = doomed.reduce((sum, block) => sum + block.byteLength, 0);
   await addUsage(tx, vault, { storedBytes: -bytes });
-  return { seen: locked.length + absent.length, deleted: doomed.length, bytes };
+  return { seen, deleted: doomed.length, bytes };
 }
 
 /**
@@ -161,21 +163,8 @@ export async function reclaimLists(
   vault: number,
   limit: number,
 ): Promise<{ seen: number; blocks: Buffer[] }> {
-  const due = await tx.query<{ hash: Buffer }>(sql.dueLists, [vault, limit]);
-  if (due.length === 0) return { seen: 0, blocks: [] };
-  type Locked = { hash: Buffer; refs: number; lapsed: boolean; blocks: Buffer | null };
-  const locked = await tx.query<Locked>(sql.lockFreedLists, [vault, join(due)]);
-  const doomed = locked.filter((list) => list.blocks !== null);
-  const used = locked.filter((list) => list.refs > 0);
-  const claimed = locked.filter((list) => list.refs === 0 && !list.lapsed);
-  const absent = await tx.query(sql.forgetAbsentLists, [vault, join(due)]);
-  if (doomed.length > 0) {
-    const deleted = await tx.query(sql.deleteLists, [vault, join(doomed)]);
-    if (deleted.length !== doomed.length) throw new Error('a list that was locked changed under its lock');
-  }
-  if (doomed.length + used.length > 0) await tx.query(sql.forgetFreedLists, [vault, join([...doomed, ...used])]);
-  if (claimed.length > 0) await tx.query(sql.postponeFreedLists, [vault, join(claimed)]);
-  return { seen: locked.length + absent.length, blocks: doomed.map((list) => list.blocks!) };
+  const { seen, doomed } = await reclaimRows<{ hash: Buffer; blocks: Buffer }>(tx, vault, sql.lists, limit);
+  return { seen, blocks: doomed.map((list) => list.blocks) };
 }
 
 /**

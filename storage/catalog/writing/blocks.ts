@@ -3,33 +3,13 @@
  * hash in one pass, then other objects by id (docs/decisions/catalog.md).
  */
 import assert from 'node:assert/strict';
-import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes, splitHashes } from '../../../protocol/hashes.ts';
+import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes } from '../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
 import { addUsage } from '../usage.ts';
+import { claimsOn } from './claims.ts';
 import { hashArray, packArray } from './packing.ts';
 
-const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
-
 const sql = {
-  readClaims: statement(
-    'blocks.readClaims',
-    `SELECT string_agg(hash, '') FILTER (WHERE refs > 0 OR claimed_until > ${keptUntil}) AS kept,
-            string_agg(hash, '') FILTER (WHERE refs = 0 AND claimed_until <= ${keptUntil}) AS lapsing,
-            ${keptUntil} AS until
-       FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL`,
-  ),
-
-  renewClaims: statement(
-    'blocks.renewClaims',
-    `WITH locked AS MATERIALIZED (
-       SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL
-        ORDER BY hash FOR NO KEY UPDATE),
-     renewed AS (
-       UPDATE blocks SET claimed_until = greatest(claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
-        WHERE vault_id = $1 AND hash = ANY (ARRAY(SELECT hash FROM locked)) RETURNING hash)
-     SELECT string_agg(hash, '') AS kept FROM renewed`,
-  ),
-
   // A lost row is as good as a failed upload, so this commit need not wait for the disk: the transaction that makes
   // the object live asks for row and key again, and is the one that must be durable.
   insertWriting: statement(
@@ -108,34 +88,8 @@ const sql = {
   ),
 };
 
-/**
- * Which of these blocks the vault holds and will keep for the claim window. A block that a version or list refers
- * to is confirmed by a read alone, because whoever frees it leaves it claimed for one window; only an unreferenced
- * one about to lapse is written, to twice the window, and never shortened.
- * @param hashes n x 32 bytes
- * @returns indexes of the hashes that are kept, and the moment until which that holds
- */
-export async function claimHeldBlocks(
-  db: Database,
-  vault: number,
-  hashes: Buffer,
-  windowMs: number,
-): Promise<{ kept: Set<number>; until: Date }> {
-  type Row = { kept: Buffer | null; lapsing: Buffer | null; until: Date };
-  const [row] = await db.query<Row>(sql.readClaims, [vault, hashes, windowMs]);
-  const held = hashSet(row!.kept);
-  if (row!.lapsing) {
-    const [renewed] = await db.query<{ kept: Buffer | null }>(sql.renewClaims, [vault, row!.lapsing, windowMs]);
-    for (const key of hashSet(renewed!.kept)) held.add(key);
-  }
-  const kept = new Set<number>();
-  for (let i = 0; i < hashCount(hashes); i++) if (held.has(hashKeyAt(hashes, i))) kept.add(i);
-  return { kept, until: row!.until };
-}
-
-function hashSet(hashes: Buffer | null): Set<string> {
-  return new Set(hashes ? splitHashes(hashes).map(hashKey) : []);
-}
+/** Which of these blocks the vault holds and will keep for the claim window. */
+export const claimHeldBlocks = claimsOn('blocks');
 
 /**
  * The row that precedes an object's bytes: whoever lists the bucket later and finds the key finds this row too.
@@ -175,8 +129,7 @@ export async function recordObject(
   const { vault, objectId } = object;
   const sum = (values: Iterable<number>): number => Array.from(values).reduce((total, value) => total + value, 0);
   const allBytes = sum(places.lengths);
-  const live = await tx.query(sql.makeLive, [vault, objectId, object.key, allBytes]);
-  if (live.length === 0) return null;
+  if (!(await makeLive(tx, object, allBytes))) return null;
 
   type Existing = { hash: Buffer; objectId: number; byteLength: number; damaged: boolean };
   const existing = await tx.query<Existing>(sql.insertBlocks, [
@@ -193,12 +146,8 @@ export async function recordObject(
   const damaged = existing.filter((block) => block.damaged);
   if (damaged.length > 0) await healBlocks(tx, object, places, damaged);
   const unneeded = existing.filter((block) => !block.damaged);
-  await tx.query(sql.setLiveBytes, [
-    vault,
-    objectId,
-    allBytes - sum(unneeded.map((block) => block.byteLength)),
-    settings.objectDeleteDelayMs,
-  ]);
+  const liveBytes = allBytes - sum(unneeded.map((block) => block.byteLength));
+  await setLiveBytes(tx, object, liveBytes, settings.objectDeleteDelayMs);
   await shrinkObjects(tx, vault, damaged, settings.objectDeleteDelayMs);
   return places.lengths.length - unneeded.length;
 }
@@ -220,6 +169,25 @@ async function healBlocks(
     packArray(healed.map((i) => places.offsets[i]!)),
     packArray(healed.map((i) => places.lengths[i]!)),
   ]);
+}
+
+/** Turns an object whose bytes are stored live. @returns false when its row is gone or no longer `writing` */
+export async function makeLive(
+  tx: Transaction,
+  object: { vault: number; objectId: number; key: string },
+  liveBytes: number,
+): Promise<boolean> {
+  return (await tx.query(sql.makeLive, [object.vault, object.objectId, object.key, liveBytes])).length > 0;
+}
+
+/** Says what of a live object is in use after all; of which nothing is, dies. */
+export async function setLiveBytes(
+  tx: Transaction,
+  object: { vault: number; objectId: number },
+  liveBytes: number,
+  objectDeleteDelayMs: number,
+): Promise<void> {
+  await tx.query(sql.setLiveBytes, [object.vault, object.objectId, liveBytes, objectDeleteDelayMs]);
 }
 
 /** Takes the bytes of blocks that left them off their objects, in the order of ids; an object no block row names any more dies. */

@@ -4,32 +4,12 @@
  *
  * Lock order of a transaction that enters lists: the lists by hash, then their blocks by hash, then freed rows by hash.
  */
-import { hashCount, hashKey, hashKeyAt, splitHashes } from '../../../protocol/hashes.ts';
+import { hashKey } from '../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
+import { claimsOn, hashSet } from './claims.ts';
 import { hashArray, packBytes } from './packing.ts';
 
-const keptUntil = "statement_timestamp() + $3 * interval '1 ms'";
-
 const sql = {
-  readClaims: statement(
-    'lists.readClaims',
-    `SELECT string_agg(hash, '') FILTER (WHERE refs > 0 OR claimed_until > ${keptUntil}) AS kept,
-            string_agg(hash, '') FILTER (WHERE refs = 0 AND claimed_until <= ${keptUntil}) AS lapsing,
-            ${keptUntil} AS until
-       FROM lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL`,
-  ),
-
-  renewClaims: statement(
-    'lists.renewClaims',
-    `WITH locked AS MATERIALIZED (
-       SELECT hash FROM lists WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND damaged_at IS NULL
-        ORDER BY hash FOR NO KEY UPDATE),
-     renewed AS (
-       UPDATE lists SET claimed_until = greatest(claimed_until, statement_timestamp() + 2 * $3 * interval '1 ms')
-        WHERE vault_id = $1 AND hash = ANY (ARRAY(SELECT hash FROM locked)) RETURNING hash)
-     SELECT string_agg(hash, '') AS kept FROM renewed`,
-  ),
-
   // xmax is 0 in a row that this statement inserted; in one that was there it is the lock that ON CONFLICT took. Asking
   // for the row beforehand would not do: somebody else may insert it, and commit, while this statement waits.
   insert: statement(
@@ -66,32 +46,10 @@ const sql = {
 };
 
 /**
- * Which of these lists the vault holds and will keep for the claim window; like claimHeldBlocks(). A damaged list,
- * one of whose blocks has to be sent again, is as good as absent.
- * @param hashes n x 32 bytes
- * @returns indexes of the hashes that are kept, and the moment until which that holds
+ * Which of these lists the vault holds and will keep for the claim window; like claimHeldBlocks(). A list one of whose
+ * blocks has to be sent again is damaged, and so as good as absent.
  */
-export async function claimHeldLists(
-  db: Database,
-  vault: number,
-  hashes: Buffer,
-  windowMs: number,
-): Promise<{ kept: Set<number>; until: Date }> {
-  type Row = { kept: Buffer | null; lapsing: Buffer | null; until: Date };
-  const [row] = await db.query<Row>(sql.readClaims, [vault, hashes, windowMs]);
-  const held = hashSet(row!.kept);
-  if (row!.lapsing) {
-    const [renewed] = await db.query<{ kept: Buffer | null }>(sql.renewClaims, [vault, row!.lapsing, windowMs]);
-    for (const key of hashSet(renewed!.kept)) held.add(key);
-  }
-  const kept = new Set<number>();
-  for (let i = 0; i < hashCount(hashes); i++) if (held.has(hashKeyAt(hashes, i))) kept.add(i);
-  return { kept, until: row!.until };
-}
-
-function hashSet(hashes: Buffer | null): Set<string> {
-  return new Set(hashes ? splitHashes(hashes).map(hashKey) : []);
-}
+export const claimHeldLists = claimsOn('lists');
 
 export interface NewList {
   hash: Buffer;

@@ -1,7 +1,7 @@
 /** Guards of commit, claim and upload. */
 import { type Guard, one } from './guard.ts';
 
-const refs = 'storage/catalog/refs.ts';
+const lockRows = 'storage/catalog/lock-rows.ts';
 const blocks = 'storage/catalog/writing/blocks.ts';
 const commits = 'storage/catalog/writing/commits.ts';
 
@@ -11,10 +11,10 @@ export const storingGuards: Guard[] = [
     name: 'commit locks the blocks it names',
     why: 'reclaim deletes a block between the look and the count',
     edits: one(
-      refs,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
+      lockRows,
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
         ORDER BY hash FOR NO KEY UPDATE)`,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
         ORDER BY hash)`,
     ),
   },
@@ -22,10 +22,10 @@ export const storingGuards: Guard[] = [
     name: 'blocks are locked in the order of hashes',
     why: 'two commits wait for one another',
     edits: one(
-      refs,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
+      lockRows,
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
         ORDER BY hash FOR NO KEY UPDATE)`,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)
         ORDER BY random() FOR NO KEY UPDATE)`,
     ),
   },
@@ -33,9 +33,9 @@ export const storingGuards: Guard[] = [
     name: 'commit takes no damaged block',
     why: 'what is acknowledged cannot be read',
     edits: one(
-      refs,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)`,
-      `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND ($3 OR NOT $3)`,
+      lockRows,
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND (damaged_at IS NULL OR $3)`,
+      `SELECT hash FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND ($3 OR NOT $3)`,
     ),
   },
   {
@@ -57,15 +57,13 @@ export const storingGuards: Guard[] = [
     name: 'claim answers "send it" for a damaged block',
     why: 'no backup ever heals it',
     edits: one(
-      blocks,
-      `FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND damaged_at IS NULL\`,
-  ),
-
-  renewClaims`,
-      `FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')})\`,
-  ),
-
-  renewClaims`,
+      'storage/catalog/writing/claims.ts',
+      `FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND damaged_at IS NULL\`,
+  );
+  const renew =`,
+      `FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')})\`,
+  );
+  const renew =`,
     ),
   },
   {

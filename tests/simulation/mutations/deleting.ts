@@ -7,6 +7,13 @@ const deleting = 'storage/catalog/deleting/deleting.ts';
 const reclaiming = 'storage/catalog/deleting/reclaiming.ts';
 const lists = 'storage/catalog/writing/lists.ts';
 
+/** Without this the blocks of a list that must not go are not at hand to be counted down, and the job fails at once. */
+const blocksOfEveryFreedList = {
+  file: reclaiming,
+  find: 'CASE WHEN refs = 0 AND claimed_until < now() THEN blocks END AS blocks',
+  replace: 'blocks',
+};
+
 export const deletingGuards: Guard[] = [
   // --- deleting versions
   {
@@ -94,13 +101,13 @@ export const deletingGuards: Guard[] = [
     edits: [
       {
         file: reclaiming,
-        find: `FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) ORDER BY hash FOR UPDATE SKIP LOCKED\``,
-        replace: `FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) ORDER BY hash\``,
+        find: `FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) ORDER BY hash FOR UPDATE SKIP LOCKED\``,
+        replace: `FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) ORDER BY hash\``,
       },
       {
         file: reclaiming,
-        find: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
-        replace: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) RETURNING hash`,
+        find: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
+        replace: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) RETURNING hash`,
       },
     ],
     seeds: 120,
@@ -111,14 +118,15 @@ export const deletingGuards: Guard[] = [
     edits: [
       {
         file: reclaiming,
-        find: 'const doomed = locked.filter((block) => block.refs === 0 && block.lapsed);',
-        replace: 'const doomed = locked.filter((block) => block.lapsed);',
+        find: 'const doomed = locked.filter((row) => row.refs === 0 && row.lapsed);',
+        replace: 'const doomed = locked.filter((row) => row.lapsed);',
       },
       {
         file: reclaiming,
-        find: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
-        replace: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) RETURNING hash`,
+        find: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
+        replace: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) RETURNING hash`,
       },
+      blocksOfEveryFreedList,
     ],
   },
   {
@@ -127,14 +135,15 @@ export const deletingGuards: Guard[] = [
     edits: [
       {
         file: reclaiming,
-        find: 'const doomed = locked.filter((block) => block.refs === 0 && block.lapsed);',
-        replace: 'const doomed = locked.filter((block) => block.refs === 0);',
+        find: 'const doomed = locked.filter((row) => row.refs === 0 && row.lapsed);',
+        replace: 'const doomed = locked.filter((row) => row.refs === 0);',
       },
       {
         file: reclaiming,
-        find: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
-        replace: `DELETE FROM blocks WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 RETURNING hash`,
+        find: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 AND claimed_until < now() RETURNING hash`,
+        replace: `DELETE FROM \${table} WHERE vault_id = $1 AND hash = ANY (\${hashArray('$2')}) AND refs = 0 RETURNING hash`,
       },
+      blocksOfEveryFreedList,
     ],
   },
   {

@@ -3,6 +3,13 @@ import { type Guard, one } from './guard.ts';
 
 const compacting = 'storage/catalog/deleting/compacting.ts';
 
+/** What the transactions themselves ask of the fence rests on the look before them, and would stop all that has none. */
+const withoutOwnLook: Guard['edits'][number] = {
+  file: 'storage/archive/checking/fence.ts',
+  find: 'if (this.heldNonce !== null && [nonce, ...previous].includes(this.heldNonce)) return null;',
+  replace: 'if (nonce !== undefined && previous !== undefined) return null;',
+};
+
 export const bucketGuards: Guard[] = [
   // --- compact, verify
   {
@@ -26,11 +33,7 @@ export const bucketGuards: Guard[] = [
   {
     name: "compact's object turns live only while it is writing",
     why: 'its lease has ended and its bytes are being deleted',
-    edits: one(
-      compacting,
-      "WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`",
-      'WHERE vault_id = $1 AND object_id = $2 AND key = $3 RETURNING object_id`',
-    ),
+    edits: one(compacting, 'if (!(await makeLive(tx, object, 0))) return null;', 'await makeLive(tx, object, 0);'),
     seeds: 120,
   },
   {
@@ -76,6 +79,7 @@ export const bucketGuards: Guard[] = [
         find: 'if (vaults.length > 0) await fence.assertHeld();',
         replace: '',
       },
+      withoutOwnLook,
     ],
   },
   {
@@ -97,6 +101,7 @@ export const bucketGuards: Guard[] = [
         find: '    await deps.assertMayDelete();\n    const deleter',
         replace: '    const deleter',
       },
+      withoutOwnLook,
     ],
   },
   {
