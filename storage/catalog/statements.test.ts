@@ -38,6 +38,8 @@ const notOfOneVault: Record<string, string> = {
   'catalog.now': 'asks for the time',
   'objects.countElsewhere': 'a command that counts over all vaults, once',
   'catalog.setId': 'the same single row, for adopt',
+  'vaults.lastId': 'the sequence of the ids of vaults, for adopt',
+  'vaults.advanceIds': 'the same',
   'catalog.allowScans': 'sets what the recount may do',
   'catalog.denyScans': 'sets what the recount may do',
   'fence.read': 'the single row of the fence',

@@ -125,7 +125,15 @@ describe('a catalog that was set back', () => {
     expect([await isReadable(block(1)).catch(() => false), await wants(block(4))]).toEqual([false, true]);
 
     await age();
-    const report = { take: 'over', catalogId: storage.catalogId, listed: 3, unreadable: 0, strange: 0, leftBehind: 0 };
+    const report = {
+      take: 'over',
+      catalogId: storage.catalogId,
+      listed: 3,
+      unreadable: 0,
+      strange: 0,
+      leftBehind: 0,
+      vaultIdsPast: null,
+    };
     const found = { ...report, adopted: 2, ofUnknownVaults: 1, unknownVaults: [later.vault], missing: 2 };
     expect(await over({ dryRun: true })).toEqual({ ...found, dryRun: true, adoptedBlocks: 0, markedDamaged: 0 });
     expect(await restored.beat()).toMatchObject({ held: false });
@@ -251,6 +259,64 @@ describe('a catalog that was set back', () => {
     for (let i = 0; i < 6; i++) expect(await isReadable(block(i))).toBe(true);
     expect(await fence.beat()).toMatchObject({ held: true });
     expect(await compareBucket(storage, fence)).toMatchObject({ orphansDeleted: 0, missing: 0 });
+  });
+});
+
+describe('ids of vaults', () => {
+  /** What the sequence gives next; which uses it up. */
+  const nextId = async (): Promise<number> => (await newArchive(storage)).vault;
+  const putObjectOf = (vault: number | string): Promise<void> => {
+    const key = `${storage.catalogId}/blocks/${vault}/${'a'.repeat(64)}.${'0'.repeat(16)}`;
+    return storage.objects.put(key, { length: 1, chunks: [Buffer.from('x')] });
+  };
+
+  test.each([
+    ['one below the last id handed out', -1, false],
+    ['the last id handed out', 0, false],
+    ['one past it', 1, true],
+    ['far past it', 7_000, true],
+  ])(
+    'when the highest vault in the bucket is %s, the next vault gets an id that no object has',
+    async (_, past, behind) => {
+      const last = await nextId();
+      for (const vault of [1, last + past]) await putObjectOf(vault);
+      const vaultIdsPast = behind ? last + past : null;
+      expect(await over({ dryRun: true })).toMatchObject({ vaultIdsPast });
+      expect(await run('SELECT last_value AS last FROM vaults_vault_id_seq')).toEqual([{ last }]);
+      expect(await over({ force: true })).toMatchObject({ vaultIdsPast });
+      expect(await nextId()).toBe(Math.max(last, last + past) + 1);
+    },
+  );
+
+  test('a catalog that never made a vault leaves the first id to the object that has it', async () => {
+    await run('DELETE FROM archives');
+    await run('DELETE FROM vaults');
+    await run("SELECT setval('vaults_vault_id_seq', 1, false)");
+    expect(await over()).toMatchObject({ vaultIdsPast: null });
+    await putObjectOf(1);
+    expect(await over({ force: true })).toMatchObject({ vaultIdsPast: 1 });
+    expect(await nextId()).toBe(2);
+  });
+
+  test('they are past those in the bucket when the fence is taken, and a folder of no possible id does not count', async () => {
+    const last = await nextId();
+    await putObjectOf(last + 5);
+    for (const large of [Number.MAX_SAFE_INTEGER, '9999999999999999']) await putObjectOf(large);
+    const put = storage.objects.put.bind(storage.objects);
+    storage.objects.put = async () => {
+      throw new Error('crash');
+    };
+    await expect(over({ force: true })).rejects.toThrow('crash');
+    storage.objects.put = put;
+    expect(await nextId()).toBe(last + 6);
+    expect(await over({ force: true })).toMatchObject({ vaultIdsPast: null });
+  });
+
+  test('with a prefix of its own a copy goes on counting', async () => {
+    const last = await nextId();
+    await putObjectOf(last + 5);
+    expect(await adopt(storage, { take: 'own-prefix' })).toMatchObject({ vaultIdsPast: null });
+    expect(await nextId()).toBe(last + 1);
   });
 });
 

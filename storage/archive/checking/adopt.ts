@@ -4,7 +4,8 @@
  *
  * - `over`: this catalog is the one the bucket belongs to. Live rows whose object is gone have their blocks marked
  *   damaged; objects that no row knows get one, from their footers, and heal what was marked if they hold it (compaction
- *   after the moment of the backup moved it there). Then the fence is this catalog's, and the mark is removed.
+ *   after the moment of the backup moved it there). Ids of vaults that were handed out after the backup, and whose objects
+ *   lie in the bucket, are not handed out again. Then the fence is this catalog's, and the mark is removed.
  * - `own-prefix`: this catalog is a copy. It gets another name, and so a prefix of its own; under the old one it deletes
  *   and marks nothing.
  *
@@ -14,15 +15,18 @@
 import { randomUUID } from 'node:crypto';
 import { sha256 } from '../../../protocol/hashes.ts';
 import {
+  advanceVaultIds,
   countObjectsElsewhere,
   findObjectStates,
   insertFoundObject,
   type ObjectState,
+  readLastVaultId,
   vaultExists,
 } from '../../catalog/checking/adopting.ts';
 import { liveObjectsBetween, readNow, vaultsAfter } from '../../catalog/checking/checking.ts';
 import { readFence, replaceFence, setCatalogId } from '../../catalog/checking/fence.ts';
 import { markBlocksDamaged } from '../../catalog/checking/mark-damaged.ts';
+import type { Transaction } from '../../catalog/database.ts';
 import { blocksOfObjects } from '../../catalog/deleting/compacting.ts';
 import { catalogIsEmpty, recordObject } from '../../catalog/writing/blocks.ts';
 import type { ObjectInfo } from '../../objects/object-store.ts';
@@ -64,6 +68,8 @@ export interface AdoptReport {
   ofUnknownVaults: number;
   /** Up to 100 of those vaults. */
   unknownVaults: number[];
+  /** New vaults get higher ids than this, up to which the bucket holds objects; null: they would have anyway. */
+  vaultIdsPast: number | null;
   /** Live rows without an object, and their blocks marked damaged. */
   missing: number;
   markedDamaged: number;
@@ -94,6 +100,7 @@ export async function adopt(storage: Storage, options: AdoptOptions): Promise<Ad
     strange: 0,
     ofUnknownVaults: 0,
     unknownVaults: [],
+    vaultIdsPast: null,
     missing: 0,
     markedDamaged: 0,
     leftBehind: 0,
@@ -129,15 +136,32 @@ async function takeOver(storage: Storage, options: AdoptOptions, report: AdoptRe
     after = page.at(-1)!;
   }
   onProgress(`${report.missing} missing; looking for objects that the bucket holds and no row names`);
-  for await (const vault of vaultsInBucket(storage, new Set())) await adoptVault(storage, vault, options, report);
+  let highest = 0;
+  for await (const vault of vaultsInBucket(storage, new Set())) {
+    await adoptVault(storage, vault, options, report);
+    // Ids never come near 2^53, so a folder of a larger number is not ours, and would use them up.
+    if (Number.isSafeInteger(vault + 1)) highest = Math.max(highest, vault);
+  }
   onProgress(`${report.adopted} found`);
-  if (dryRun) return report;
+  if (dryRun) {
+    report.vaultIdsPast = await vaultIdsBehind(database, highest);
+    return report;
+  }
 
   if (report.markedDamaged > 0) await findDamageUsers(storage);
   options.signal?.throwIfAborted();
-  await takeFence(storage, null);
+  await takeFence(storage, async (tx) => {
+    const behind = await vaultIdsBehind(tx, highest);
+    report.vaultIdsPast ??= behind; // repeated, it finds them advanced
+    if (behind !== null) await advanceVaultIds(tx, behind);
+  });
   await objects.delete(contestedKey(catalogId));
   return report;
+}
+
+/** @returns the highest id of a vault in the bucket, when ids up to it may still be handed out; else null */
+async function vaultIdsBehind(db: Transaction, highest: number): Promise<number | null> {
+  return (await readLastVaultId(db)) < highest ? highest : null;
 }
 
 /** Pages of the bucket's objects of one vault. */
@@ -265,15 +289,15 @@ async function takeOwnPrefix(storage: Storage, options: AdoptOptions, report: Ad
   report.catalogId = catalogId;
   report.leftBehind = await countObjectsElsewhere(storage.database, `${catalogId}/`);
   if (options.dryRun) return report;
-  await takeFence({ ...storage, catalogId }, catalogId);
+  await takeFence({ ...storage, catalogId }, (tx) => setCatalogId(tx, catalogId));
   return report;
 }
 
-/** A nonce that nobody has seen, in the row and then in the bucket. @param renamed the catalog's new name, if it gets one */
-async function takeFence(storage: Storage, renamed: string | null): Promise<void> {
+/** A nonce that nobody has seen, in the row and then in the bucket. @param before what has to be so when it is there */
+async function takeFence(storage: Storage, before: (tx: Transaction) => Promise<void>): Promise<void> {
   const nonce = freshNonce();
   await storage.database.transaction(async (tx) => {
-    if (renamed) await setCatalogId(tx, renamed);
+    await before(tx);
     await replaceFence(tx, nonce);
   });
   await putNonce(storage, nonce, await readNow(storage.database));

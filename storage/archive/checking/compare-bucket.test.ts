@@ -1,32 +1,28 @@
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { beforeEach, expect, test } from '@jest/globals';
 import { sha256 } from '../../../protocol/hashes.ts';
-import { newArchive, type TestStorage, testStorage, upload } from '../../../tests/helpers/storage.ts';
+import { block, newArchive, newHeldFence, storageForEachTest, upload } from '../../../tests/helpers/storage.ts';
 import { closeAlert, hasOpenAlert, listAlerts } from '../../catalog/checking/alerts.ts';
+import type { Statement, Transaction } from '../../catalog/database.ts';
 import { insertWritingObject } from '../../catalog/writing/blocks.ts';
 import { objectKey } from '../writing/upload.ts';
 import { compareBucket, vaultOfKey } from './compare-bucket.ts';
 import { type Fence, openFence } from './fence.ts';
 import { fenceKey } from './fence-object.ts';
 
-let storage: TestStorage;
+const storage = storageForEachTest();
 let fence: Fence;
 let vault: number;
 beforeEach(async () => {
-  storage = await testStorage();
-  fence = openFence(storage, { beatMs: 60_000, beatsBeforeDeleting: 1 });
-  await fence.beat();
+  fence = await newHeldFence(storage);
   vault = (await newArchive(storage)).vault;
 });
-afterEach(() => storage.close());
 
-const block = (seed: number): Buffer => Buffer.alloc(500, `block ${seed} `);
-const run = (text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> =>
-  storage.database.query({ name: '', text }, values);
 const keys = async (): Promise<string[]> =>
   (await storage.objects.list(`${storage.catalogId}/blocks/`, { limit: 1000 })).objects.map((object) => object.key);
 const put = (key: string): Promise<void> => storage.objects.put(key, { length: 1, chunks: [Buffer.from('x')] });
 const freshKey = (of: number): string => objectKey(storage.catalogId, of, Buffer.from(`${Math.random()}`));
-const damaged = (): Promise<unknown[]> => run('SELECT hash FROM blocks WHERE damaged_at IS NOT NULL ORDER BY hash');
+const damaged = (): Promise<unknown[]> =>
+  storage.rows('SELECT hash FROM blocks WHERE damaged_at IS NOT NULL ORDER BY hash');
 const none = { orphansDeleted: 0, strange: 0, missing: 0, markedDamaged: 0, stopped: 0 };
 
 test('what has a row stays, in whatever state it is; what has none goes, of every vault, in pages of any size', async () => {
@@ -42,7 +38,7 @@ test('what has a row stays, in whatever state it is; what has none goes, of ever
     catalogId: storage.catalogId,
   });
   await put(writing);
-  await run(
+  await storage.rows(
     "UPDATE objects SET state = 'dead', next_at = now() + interval '1 h' WHERE vault_id = $1 AND state = 'live'",
     [other],
   );
@@ -63,6 +59,32 @@ test('what has a row stays, in whatever state it is; what has none goes, of ever
   }
   expect(await keys()).toEqual([...before, ...strange].sort());
   expect(await damaged()).toEqual([]);
+});
+
+test('a key that an older state of the catalog does not know stays: it is asked for again where the fence was looked at', async () => {
+  await upload(storage, vault, [block(1)]);
+  const { database } = storage;
+  const older = {
+    ...database,
+    query: <T>(statement: Statement, values?: readonly unknown[]): Promise<T[]> =>
+      statement.name === 'objects.findKeys' ? Promise.resolve([]) : database.query<T>(statement, values),
+  };
+  expect(await compareBucket({ ...storage, database: older }, fence)).toEqual({ ...none, listed: 1 });
+  expect(await keys()).toHaveLength(1);
+});
+
+test('an orphan stays when the catalog that says so is not the one the fence was looked at for', async () => {
+  await put(freshKey(vault));
+  const { database } = storage;
+  const setBack = {
+    ...database,
+    transaction: async <T>(work: (tx: Transaction) => Promise<T>): Promise<T> => {
+      await storage.rows("UPDATE fence SET nonce = 'of another state', previous = NULL");
+      return database.transaction(work);
+    },
+  };
+  await expect(compareBucket({ ...storage, database: setBack }, fence)).rejects.toThrow(/foreign_nonce/);
+  expect(await keys()).toHaveLength(1);
 });
 
 test('an upload that begins and ends at any moment of the comparison is never an orphan', async () => {
@@ -92,7 +114,7 @@ test('without the fence no orphan goes', async () => {
 
 test('live rows without their object have their blocks marked, and only theirs', async () => {
   for (let i = 0; i < 3; i++) await upload(storage, vault, [block(2 * i), block(2 * i + 1)]);
-  const [row] = await run('SELECT object_id, key FROM objects ORDER BY object_id LIMIT 1');
+  const [row] = await storage.rows('SELECT object_id, key FROM objects ORDER BY object_id LIMIT 1');
   await storage.objects.delete(row!.key as string);
   expect(await compareBucket(storage, fence, { pageMax: 1 })).toEqual({
     ...none,
@@ -117,7 +139,7 @@ test('a listing that leaves an object out marks nothing: it is looked for by nam
 test('in a bucket that is not ours nothing is missing', async () => {
   await upload(storage, vault, [block(1)]);
   for (const key of [...(await keys()), fenceKey(storage.catalogId)]) await storage.objects.delete(key);
-  await run("UPDATE fence SET previous = 'before'"); // it was renewed once, as every fence older than a minute
+  await storage.rows("UPDATE fence SET previous = 'before'"); // it was renewed once, as every fence older than a minute
   expect(await compareBucket(storage, fence)).toMatchObject({ missing: 0, markedDamaged: 0 });
   expect(await damaged()).toEqual([]);
 });

@@ -7,6 +7,7 @@
  * before its blocks are called damaged.
  */
 import { findObjectKeys, liveObjectsBetween, readNow, vaultsAfter } from '../../catalog/checking/checking.ts';
+import { readFence } from '../../catalog/checking/fence.ts';
 import { markBlocksDamaged } from '../../catalog/checking/mark-damaged.ts';
 import { blocksOfObjects } from '../../catalog/deleting/compacting.ts';
 import type { Storage } from '../../storage.ts';
@@ -18,6 +19,8 @@ import { isMissing } from './verify-object.ts';
 
 export interface CompareOptions {
   signal?: AbortSignal;
+  /** Told after each vault how far it has come. */
+  onProgress?: (soFar: CompareResult) => void;
   /** Keys in one page of the listing. Default 1,000, as many as S3 gives. */
   pageMax?: number;
 }
@@ -48,13 +51,14 @@ const missingMax = 1_000;
 export async function compareBucket(
   storage: Storage,
   fence: Fence,
-  { signal, pageMax = 1_000 }: CompareOptions = {},
+  { signal, onProgress, pageMax = 1_000 }: CompareOptions = {},
 ): Promise<CompareResult> {
   const total = { listed: 0, orphansDeleted: 0, strange: 0, missing: 0, markedDamaged: 0, stopped: 0 };
   const known = new Set<number>();
   const compare = async (vault: number): Promise<void> => {
     const done = await compareVault(storage, fence, vault, { pageMax, ...(signal && { signal }) });
     for (const key of Object.keys(total) as (keyof CompareResult)[]) total[key] += done[key];
+    onProgress?.(total);
   };
   for (let after = 0; ; ) {
     const page = await vaultsAfter(storage.database, after, vaultsPage);
@@ -120,7 +124,7 @@ async function compareVault(
     const orphans = unknown.filter((key) => vaultOfKey(storage.catalogId, key) === vault);
     result.listed += listed.length;
     result.strange += unknown.length - orphans.length;
-    result.orphansDeleted += await deleteOrphans(storage, fence, orphans);
+    result.orphansDeleted += await deleteOrphans(storage, fence, vault, orphans);
 
     if (page.more && listed.length === 0) throw new Error('the store lists nothing and says that there is more');
     const upTo = page.more ? listed.at(-1)! : `${prefix}z`;
@@ -134,11 +138,19 @@ async function compareVault(
   return marked === null ? { ...result, stopped: 1 } : { ...result, markedDamaged: marked };
 }
 
-/** Deletes what no row knows. @throws DeletingStopped */
-async function deleteOrphans(storage: Storage, fence: Fence, keys: readonly string[]): Promise<number> {
+/**
+ * Deletes what no row knows. Asked once more, in a transaction that shows which state of the catalog answers: after a
+ * failover an older one may have been asked the first time, which does not know what is newer. @throws DeletingStopped
+ */
+async function deleteOrphans(storage: Storage, fence: Fence, vault: number, keys: readonly string[]): Promise<number> {
   if (keys.length === 0) return 0;
   await fence.assertHeld();
-  return (await deleteKeys(storage, keys)).size;
+  const known = await storage.database.transaction(async (tx) => {
+    fence.assertTime(await readFence(tx));
+    return findObjectKeys(tx, vault, keys);
+  });
+  const orphans = keys.filter((key) => !known.has(key));
+  return (await deleteKeys(storage, orphans)).size;
 }
 
 /** Live objects of a range of keys that were not listed, and are not found by name either. */

@@ -9,7 +9,9 @@
  * - a nonce is random and never chosen twice, so nonces that a catalog remembers were written by it, or by what it is
  *   a copy of;
  * - every process looks at its own start for some beats before it deletes, and writes a nonce in the first of them, so
- *   that the other catalog of the same bucket has had the time to see it.
+ *   that the other catalog of the same bucket has had the time to see it;
+ * - whoever deletes asks here before, and the transaction that deletes reads the row once more, itself: between the two,
+ *   and when it is repeated, the database may have failed over onto an older state of the catalog.
  */
 import { uptime } from 'node:os';
 import { closeAlertsOf, listAlerts, raiseAlert } from '../../catalog/checking/alerts.ts';
@@ -52,10 +54,13 @@ export interface Fence {
   /** Before every batch that deletes objects or versions. Reads row and bucket again. @throws DeletingStopped */
   assertHeld(): Promise<void>;
   /**
-   * For a transaction that decides by the time: whether the time it read is one that the clocks agree on. Asks nobody.
+   * In every transaction that deletes: whether the row that it read itself (by `readFence`, without a lock) is the one
+   * that assertHeld last found in agreement with the bucket, or has been renewed since; and whether its time is one that
+   * the clocks agree on. An older state of the catalog does not know the nonce, if it is from before the last renewal.
+   * Asks nobody.
    * @throws DeletingStopped
    */
-  assertTime(databaseNow: Date): void;
+  assertTime(read: FenceRow): void;
   /**
    * Whether the fence object can be read and is this catalog's, held or not: the bucket is the right one, and answers.
    * Before believing a store that says an object is not there.
@@ -150,6 +155,8 @@ class BucketFence implements Fence {
   private readonly clockApartMsMax: number;
   private readonly monotonicMs: () => number;
   private readonly clock: ClockWatch;
+  /** In row and bucket when assertHeld last passed. Null: it never did. */
+  private heldNonce: string | null = null;
   private beats = 0;
   private hasRenewed = false;
   private problem: Problem | null;
@@ -181,13 +188,18 @@ class BucketFence implements Fence {
   }
 
   async assertHeld(): Promise<void> {
-    this.problem = await this.find(async () => this.judge(await this.look()));
+    this.problem = await this.find(async () => {
+      const look = await this.look();
+      const problem = this.judge(look);
+      if (!problem) this.heldNonce = look.row.nonce;
+      return problem;
+    });
     if (this.problem) throw new DeletingStopped(this.problem.reason, this.problem.detail);
   }
 
-  assertTime(databaseNow: Date): void {
-    this.clock.observe(databaseNow.getTime(), this.monotonicMs());
-    const problem = this.clockJumped();
+  assertTime(read: FenceRow): void {
+    this.clock.observe(read.now.getTime(), this.monotonicMs());
+    const problem = this.setBack(read) ?? this.clockJumped();
     if (problem) throw new DeletingStopped(problem.reason, problem.detail);
   }
 
@@ -291,6 +303,15 @@ class BucketFence implements Fence {
     if (mark !== null)
       return { reason: 'contested', detail: `two catalogs use this bucket (mark ${mark.slice(0, 300)}): ${adoptHint}` };
     return null;
+  }
+
+  /** The nonce may have been replaced since, but whatever is of later than that remembers it. */
+  private setBack({ nonce, previous }: FenceRow): Problem | null {
+    if (this.heldNonce !== null && [nonce, ...previous].includes(this.heldNonce)) return null;
+    return {
+      reason: 'foreign_nonce',
+      detail: `the catalog does not know the nonce that it had when the fence was asked: the database went back to an older state. ${adoptHint}`,
+    };
   }
 
   private clockJumped(): Problem | null {

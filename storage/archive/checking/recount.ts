@@ -77,7 +77,11 @@ export async function recount(
 /** Every vault in turn. */
 export async function recountDue(
   storage: Storage,
-  { signal, ...options }: { signal?: AbortSignal } & RecountOptions = {},
+  {
+    signal,
+    onProgress,
+    ...options
+  }: { signal?: AbortSignal; onProgress?: (soFar: RecountResult & { vaults: number }) => void } & RecountOptions = {},
 ): Promise<RecountResult & { vaults: number }> {
   const total = { vaults: 0, tooLow: 0, tooHigh: 0, absent: 0, liveBytes: 0, raised: 0, lowered: 0 };
   for (let after = 0; ; ) {
@@ -87,6 +91,7 @@ export async function recountDue(
       const done = await recount(storage, vault, options);
       total.vaults++;
       for (const key of Object.keys(done) as (keyof RecountResult)[]) total[key] += done[key];
+      onProgress?.(total);
     }
     if (page.length < vaultsPage) return total;
     after = page.at(-1)!;

@@ -32,6 +32,8 @@ export interface VerifyOptions {
   /** An object is read again after this long. */
   everyMs: number;
   signal?: AbortSignal;
+  /** Told after each batch how far the pass has come. */
+  onProgress?: (soFar: VerifyResult) => void;
   /** Where this pass begins is left to chance (0 to 1), so that passes that are cut short reach every vault. */
   random?: () => number;
   clock?: PaceClock;
@@ -88,6 +90,7 @@ export async function verifyDue(storage: Storage, fence: Fence, options: VerifyO
       if (pass.isOver()) break;
       const done = await verifyBatch(storage, fence, vault, pass);
       for (const key of Object.keys(total) as (keyof VerifyResult)[]) total[key] += done[key];
+      options.onProgress?.(total);
       if (done.stopped) return total;
       if (done.hasMore) next.push(vault);
     }

@@ -2,8 +2,13 @@
  * Deletes the bytes of dead objects from the store, and their rows after them. A transaction decided long before that
  * they may go; here a row is taken, the fence is asked, the bytes are deleted, and only then the row is. So for as long
  * as bytes may exist there is a row with their key, however often this is interrupted and repeated.
+ *
+ * The transactions that take and forget rows read the fence's row themselves: each may reach another server than the
+ * look at the fence did, with an older state of the catalog. There an upload that has ended long ago is still writing,
+ * past its lease, and an id may belong to another object.
  */
 import { raiseAlert } from '../../catalog/checking/alerts.ts';
+import { readFence } from '../../catalog/checking/fence.ts';
 import {
   type DeadObject,
   endLapsedLeases,
@@ -14,8 +19,19 @@ import {
 import type { Storage } from '../../storage.ts';
 import type { Fence } from '../checking/fence.ts';
 
+export type DeleteObjectsResult = {
+  /** Objects whose bytes and rows are gone. */
+  deleted: number;
+  /** Objects that the store would not delete: tried again later. */
+  failed: number;
+  /** Leases that had lapsed. */
+  swept: number;
+};
+
 export interface DeleteObjectsOptions {
   signal?: AbortSignal;
+  /** Told after each batch how far it has come. */
+  onProgress?: (soFar: DeleteObjectsResult) => void;
   /** Objects taken at once, between two looks at the fence. */
   batchMax?: number;
 }
@@ -27,15 +43,14 @@ const lookGoodForMs = 60_000;
 const requestsMax = 8;
 
 /**
- * @returns objects whose bytes and rows are gone; objects the store would not delete, which are tried again later; leases
- *   that had lapsed
+ * Deletes all that is due, of all vaults.
  * @throws DeletingStopped when there is something to delete and the fence does not hold
  */
 export async function deleteDeadObjects(
   storage: Storage,
   fence: Fence,
-  { signal, batchMax = 200 }: DeleteObjectsOptions = {},
-): Promise<{ deleted: number; failed: number; swept: number }> {
+  { signal, onProgress, batchMax = 200 }: DeleteObjectsOptions = {},
+): Promise<DeleteObjectsResult> {
   const total = { deleted: 0, failed: 0, swept: 0 };
   for (let progress = true; progress; ) {
     progress = false;
@@ -45,18 +60,32 @@ export async function deleteDeadObjects(
     for (const vault of vaults) {
       for (;;) {
         if (signal?.aborted) return total;
-        const swept = await endLapsedLeases(storage.database, vault, batchMax);
-        const taken = await takeDeadObjects(storage.database, vault, { limit: batchMax, holdMs: takenForMs });
+        const { swept, taken } = await takeBatch(storage, fence, vault, batchMax);
         const { deleted, failed } = await deleteBatch(storage, fence, vault, taken);
         total.swept += swept;
         total.deleted += deleted;
         total.failed += failed;
+        onProgress?.(total);
         if (swept + taken.length > 0) progress = true;
         if (swept < batchMax && taken.length < batchMax) break;
       }
     }
   }
   return total;
+}
+
+/** Ends leases that lapsed, and takes dead objects, these among them. @throws DeletingStopped */
+function takeBatch(
+  { database }: Storage,
+  fence: Fence,
+  vault: number,
+  limit: number,
+): Promise<{ swept: number; taken: DeadObject[] }> {
+  return database.transaction(async (tx) => {
+    fence.assertTime(await readFence(tx));
+    const swept = await endLapsedLeases(tx, vault, limit);
+    return { swept, taken: await takeDeadObjects(tx, vault, { limit, holdMs: takenForMs }) };
+  });
 }
 
 async function deleteBatch(
@@ -76,7 +105,10 @@ async function deleteBatch(
   const deletedKeys = await deleteKeys(storage, free.map((object) => object.key).filter(isOurs));
   const gone = free.filter((object) => !isOurs(object.key) || deletedKeys.has(object.key));
   const ids = gone.map((object) => object.objectId);
-  const deleted = await storage.database.transaction((tx) => forgetObjects(tx, vault, ids));
+  const deleted = await storage.database.transaction(async (tx) => {
+    fence.assertTime(await readFence(tx));
+    return forgetObjects(tx, vault, ids);
+  });
   return { deleted, failed: taken.length - gone.length };
 }
 

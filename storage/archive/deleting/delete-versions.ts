@@ -6,11 +6,15 @@
  * archive (so that nothing is committed meanwhile), reads policy, leases and the database's clock, and only then plans
  * the batch's files: a plan made before the locks may rest on a policy, a hold or an hour that is no longer so.
  *
+ * It also reads the fence's row, in every attempt: the transaction may be repeated after the database has failed over
+ * onto an older state, which knows neither the latest holds nor policies.
+ *
  * A file's plan is carried out oldest first, so that what a crash or the batch's bounds leave undone is the newer part
  * of it: planning again gives the rest, and the record of a deletion never goes before what it hides.
  */
 import assert from 'node:assert/strict';
 import { joinPath } from '../../../protocol/paths.ts';
+import { type FenceRow, readFence } from '../../catalog/checking/fence.ts';
 import type { Transaction } from '../../catalog/database.ts';
 import {
   countDeletedVersions,
@@ -41,6 +45,11 @@ export interface FileDecision {
 }
 
 export interface Deleter {
+  /**
+   * Of the fence, which was asked just before, by what the transaction itself reads of it.
+   * @throws DeletingStopped
+   */
+  assertTime(read: FenceRow): void;
   /** Reads, inside the transaction and after the locks, what the decision rests on; null: nothing is deleted now. */
   prepare(
     tx: Transaction,
@@ -71,13 +80,15 @@ export const batchBounds = {
 
 /**
  * One batch.
- * @throws RefsDrift when counts do not close: nothing was deleted
+ * @throws RefsDrift when counts do not close, and DeletingStopped: nothing was deleted
  */
 export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, deleter: Deleter): Promise<BatchResult> {
   const { claimWindowMs, freedMarginMs } = storage.settings;
   return storage.database.transaction(async (tx) => {
     const holds = await lockVaultAndReadHolds(tx, ref.vault);
     const archive = await lockArchiveForDeleting(tx, ref);
+    // Locks nothing: what it proves is in which catalog this transaction is, and a beat need not wait for that.
+    deleter.assertTime(await readFence(tx));
     const nothing = { files: 0, versions: 0, bytes: 0, overBudget: false };
     if (!archive) return nothing;
     const decide = await deleter.prepare(tx, archive, holds);

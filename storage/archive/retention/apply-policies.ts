@@ -4,10 +4,10 @@
  */
 import { allArchives } from '../../catalog/reading/histories.ts';
 import type { Storage } from '../../storage.ts';
-import { PolicyUnreadable } from './policy-unreadable.ts';
+import { PolicyUnreadable, tellingUnreadable } from './policy-unreadable.ts';
 import { applyPolicy, type PruneDeps } from './prune.ts';
 
-/** @returns archives looked at, those made due, and those whose policy cannot be read: nothing of these is deleted */
+/** @returns archives looked at, those made due, and those whose policy cannot be read: nothing of these is deleted, and that is told */
 export async function applyPolicies(
   storage: Storage,
   deps: Pick<PruneDeps, 'readPolicy'>,
@@ -18,7 +18,7 @@ export async function applyPolicies(
     signal?.throwIfAborted();
     sum.archives++;
     try {
-      if (await applyPolicy(storage, ref, deps)) sum.changed++;
+      if (await tellingUnreadable(storage, ref, () => applyPolicy(storage, ref, deps))) sum.changed++;
     } catch (error) {
       if (!(error instanceof PolicyUnreadable)) throw error;
       sum.unreadable++;

@@ -15,6 +15,7 @@ import { foldVaultUsage, readVaultUsage } from '../../catalog/usage.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { reclaimDue } from '../deleting/reclaim.ts';
 import { readHistory, streamVersions } from '../reading/read-tree.ts';
+import { PolicyUnreadable } from './policy-unreadable.ts';
 import { type PruneDeps, planFiles, pruneArchive, pruneDue } from './prune.ts';
 import { defaultRetention, type RetentionPolicy } from './retention.ts';
 import { reviewAlert } from './review-alert.ts';
@@ -316,6 +317,50 @@ test('a time that the clocks do not agree on decides nothing', async () => {
   };
   await expect(pruneArchive(storage, ref, wrong)).rejects.toThrow('the clock jumped');
   expect(await seqsOf(ref)).toEqual([1, 2]);
+});
+
+test('a policy that cannot be read is told, once for each archive, until it can be read; nothing is deleted', async () => {
+  const [first, second] = [await begin(), await begin()];
+  for (const { ref, run } of [first, second]) {
+    await commitStates(ref, run, '/file', ['1', '2']);
+    await age(ref, 30);
+  }
+  const open = (ref: ArchiveRef): Promise<unknown[]> =>
+    listAlerts(storage.database, ref.vault, { reviewed: false, limit: 10 });
+  const why = 'x'.repeat(501);
+  const deps: PruneDeps = {
+    ...withPolicy(),
+    readPolicy: async (_, ref) => {
+      if (ref.archive === first.ref.archive) throw new PolicyUnreadable(ref, why);
+      return defaultRetention;
+    },
+  };
+  for (let count = 1; count <= 2; count++) {
+    await expect(pruneDue(storage, deps)).rejects.toThrow(PolicyUnreadable);
+    expect(await open(first.ref)).toMatchObject([
+      { kind: 'retention_unreadable', archive: first.ref.archive, details: { why: why.slice(1) }, count },
+    ]);
+    expect(await open(second.ref)).toEqual([]);
+    expect([await seqsOf(first.ref), await seqsOf(second.ref)]).toEqual([[1, 2], [2]]);
+  }
+  expect(await pruneArchive(storage, first.ref, withPolicy())).toMatchObject({ versions: 1 });
+  expect(await open(first.ref)).toEqual([]);
+});
+
+test('a policy that becomes unreadable between the look and the batch is told, too', async () => {
+  const { ref, run } = await begin();
+  await commitStates(ref, run, '/file', ['1', '2']);
+  await age(ref, 30);
+  let asked = 0;
+  const readPolicy: PruneDeps['readPolicy'] = async () => {
+    if (++asked > 2) throw new PolicyUnreadable(ref, 'none');
+    return defaultRetention;
+  };
+  await expect(pruneArchive(storage, ref, { ...withPolicy(), readPolicy })).rejects.toThrow(PolicyUnreadable);
+  expect([asked, await seqsOf(ref)]).toEqual([3, [1, 2]]);
+  expect(await listAlerts(storage.database, ref.vault, { reviewed: false, limit: 10 })).toMatchObject([
+    { kind: 'retention_unreadable', archive: ref.archive, details: { why: 'none' } },
+  ]);
 });
 
 test('an archive with a fault keeps no other from its turn', async () => {

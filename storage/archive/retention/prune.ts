@@ -9,6 +9,7 @@
 import { sha256 } from '../../../protocol/hashes.ts';
 import { joinPath } from '../../../protocol/paths.ts';
 import { closeAlertsOf, raiseAlert } from '../../catalog/checking/alerts.ts';
+import type { FenceRow } from '../../catalog/checking/fence.ts';
 import type { Transaction } from '../../catalog/database.ts';
 import { lockArchiveForDeleting, readHoldsUnlocked, readPathNames } from '../../catalog/deleting/deleting.ts';
 import {
@@ -32,6 +33,7 @@ import {
   readPins,
   readWholeHistories,
 } from '../deleting/delete-versions.ts';
+import { tellingUnreadable } from './policy-unreadable.ts';
 import { planRetention, type Reason, type RetentionPolicy } from './retention.ts';
 
 export interface PruneDeps {
@@ -39,14 +41,26 @@ export interface PruneDeps {
   readPolicy(tx: Transaction, ref: ArchiveRef): Promise<RetentionPolicy>;
   /** @throws DeletingStopped when nothing may be deleted now (the fence does not hold) */
   assertMayDelete(): Promise<void>;
-  /** @throws DeletingStopped when the time that a transaction decides by is not one that the clocks agree on */
-  assertTime(databaseNow: Date): void;
+  /**
+   * Asked in the transaction that deletes, about the fence's row as that transaction reads it.
+   * @throws DeletingStopped when it is of an older state of the catalog than assertMayDelete was asked in, or its time is
+   *   not one that the clocks agree on
+   */
+  assertTime(read: FenceRow): void;
 }
 
-export interface PruneResult {
+export interface PrunedBatch {
   files: number;
   versions: number;
   bytes: number;
+}
+
+export interface PruneOptions {
+  signal?: AbortSignal;
+  onBatch?: (batch: PrunedBatch) => void;
+}
+
+export interface PruneResult extends PrunedBatch {
   batches: number;
   /** Why nothing, or not all, was deleted although there is something due. */
   refused: null | 'frozen' | 'over_cap' | 'drift';
@@ -64,18 +78,22 @@ const filesMadeDue = 5_000;
 export async function pruneDue(
   storage: Storage,
   deps: PruneDeps,
-  options: { signal?: AbortSignal } = {},
+  options: { signal?: AbortSignal; onProgress?: (soFar: Record<string, number>) => void } = {},
 ): Promise<Record<string, number>> {
+  const { signal, onProgress } = options;
   const sum = { archives: 0, files: 0, versions: 0, bytes: 0, batches: 0, refused: 0 };
-  const faults = new Faults(options.signal);
+  const faults = new Faults(signal);
   for (const ref of await archivesWithDueFiles(storage.database)) {
-    const result = await pruneArchive(storage, ref, deps, options).catch(faults.keep);
+    const onBatch = (batch: PrunedBatch): void => {
+      sum.batches++;
+      sum.files += batch.files;
+      sum.versions += batch.versions;
+      sum.bytes += batch.bytes;
+      onProgress?.(sum);
+    };
+    const result = await pruneArchive(storage, ref, deps, { ...(signal && { signal }), onBatch }).catch(faults.keep);
     if (!result) continue;
     sum.archives++;
-    sum.files += result.files;
-    sum.versions += result.versions;
-    sum.bytes += result.bytes;
-    sum.batches += result.batches;
     sum.refused += Number(result.refused !== null);
   }
   faults.throwFirst();
@@ -154,13 +172,22 @@ export function expiryCap(
 }
 
 /**
- * @throws DeletingStopped, and what `deps.readPolicy` throws
+ * @throws DeletingStopped, and what `deps.readPolicy` throws; of a policy that cannot be read an administrator is told
  */
-export async function pruneArchive(
+export function pruneArchive(
   storage: Storage,
   ref: ArchiveRef,
   deps: PruneDeps,
-  options: { signal?: AbortSignal } = {},
+  options: PruneOptions = {},
+): Promise<PruneResult> {
+  return tellingUnreadable(storage, ref, () => pruneReadable(storage, ref, deps, options));
+}
+
+async function pruneReadable(
+  storage: Storage,
+  ref: ArchiveRef,
+  deps: PruneDeps,
+  options: PruneOptions,
 ): Promise<PruneResult> {
   const { database } = storage;
   const result: PruneResult = { files: 0, versions: 0, bytes: 0, batches: 0, refused: null };
@@ -189,6 +216,7 @@ export async function pruneArchive(
     result.files += batch.files;
     result.versions += batch.versions;
     result.bytes += batch.bytes;
+    options.onBatch?.(batch);
     if (batch.overBudget) {
       await tellOverCap(storage, ref, { state, digest, expiring: result.versions + 1 });
       return { ...result, refused: 'over_cap' };
@@ -201,9 +229,9 @@ export async function pruneArchive(
 function retentionDeleter(ref: ArchiveRef, deps: PruneDeps, run: { digest: Buffer; budget: number }): Deleter {
   return {
     budget: run.budget,
+    assertTime: (read) => deps.assertTime(read),
     async prepare(tx, archive, holds) {
       if (archive.frozen) return null;
-      deps.assertTime(archive.now);
       const policy = await deps.readPolicy(tx, ref);
       // Another policy than the one whose effect was counted against the cap: begin again, with a new look.
       if (!planDigest(policy, holds).equals(run.digest)) return null;

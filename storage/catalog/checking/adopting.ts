@@ -17,6 +17,13 @@ const sql = {
 
   hasVault: statement('vaults.exists', 'SELECT 1 FROM vaults WHERE vault_id = $1'),
 
+  lastVaultId: statement(
+    'vaults.lastId',
+    'SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END AS "lastId" FROM vaults_vault_id_seq',
+  ),
+
+  advanceVaultIds: statement('vaults.advanceIds', "SELECT setval('vaults_vault_id_seq', $1::bigint)"),
+
   countElsewhere: statement(
     'objects.countElsewhere',
     `SELECT count(*) AS objects FROM objects WHERE state <> 'dead' AND NOT starts_with(key, $1)`,
@@ -55,6 +62,20 @@ export async function insertFoundObject(
 
 export async function vaultExists(db: Transaction, vault: number): Promise<boolean> {
   return (await db.query(sql.hasVault, [vault])).length > 0;
+}
+
+/** The highest id that was handed out for a vault, also for one that was never made; 0 before the first. */
+export async function readLastVaultId(db: Transaction): Promise<number> {
+  const [row] = await db.query<{ lastId: number }>(sql.lastVaultId);
+  return row!.lastId;
+}
+
+/**
+ * The next vault gets a higher id than this. A rollback does not undo it. Whoever makes vaults at the same time may be
+ * given, once, an id that a vault has: the key refuses it.
+ */
+export async function advanceVaultIds(tx: Transaction, past: number): Promise<void> {
+  await tx.query(sql.advanceVaultIds, [past]);
 }
 
 /** Objects whose keys do not begin so. Reads all rows: for a command, not for a job. */

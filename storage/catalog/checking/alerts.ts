@@ -42,7 +42,7 @@ const sql = {
  * `suspicious_run`: a run changed or deleted an unusual share of the files; expiry is frozen. `expiry_cap`: a prune
  * would delete more than the cap; it deletes nothing. `refs_drift`: counts do not agree with what is counted, a bug.
  * `verify_suspicious`: more looks damaged than bit rot explains. `damaged`: blocks whose bytes are not theirs any more.
- * `deleting_stopped`: the fence does not hold.
+ * `deleting_stopped`: the fence does not hold. `retention_unreadable`: an archive's policy is none; nothing of it expires.
  */
 export type AlertKind =
   | 'suspicious_run'
@@ -50,7 +50,8 @@ export type AlertKind =
   | 'refs_drift'
   | 'verify_suspicious'
   | 'damaged'
-  | 'deleting_stopped';
+  | 'deleting_stopped'
+  | 'retention_unreadable';
 
 export interface AlertRow {
   /** 0: about the whole catalog. */

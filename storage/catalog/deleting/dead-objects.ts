@@ -18,11 +18,12 @@ const sql = {
      RETURNING object_id`,
   ),
 
+  // Due also when it is so since now: the same transaction may have ended its lease.
   takeDead: statement(
     'objects.takeDead',
     `UPDATE objects o SET next_at = now() + $3 * interval '1 ms'
       WHERE o.vault_id = $1 AND o.object_id = ANY (ARRAY(
-        SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() AND state = 'dead'
+        SELECT object_id FROM objects WHERE vault_id = $1 AND next_at <= now() AND state = 'dead'
          ORDER BY next_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)) AND o.state = 'dead'
      RETURNING o.object_id AS "objectId", o.key,
        EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = o.object_id) AS named`,
@@ -42,8 +43,8 @@ export function vaultsWithDueObjects(db: Database): Promise<number[]> {
 }
 
 /** Ends leases that lapsed: their objects are dead, and may go at once, since nobody ever saw them alive. @returns how many */
-export async function endLapsedLeases(db: Database, vault: number, limit: number): Promise<number> {
-  return (await db.query(sql.endLapsedLeases, [vault, limit])).length;
+export async function endLapsedLeases(tx: Transaction, vault: number, limit: number): Promise<number> {
+  return (await tx.query(sql.endLapsedLeases, [vault, limit])).length;
 }
 
 export interface DeadObject {
@@ -55,11 +56,11 @@ export interface DeadObject {
 
 /** Takes dead objects whose time has come: nobody else gets them for `holdMs`, and after that they are due again. */
 export async function takeDeadObjects(
-  db: Database,
+  tx: Transaction,
   vault: number,
   options: { limit: number; holdMs: number },
 ): Promise<DeadObject[]> {
-  return db.query<DeadObject>(sql.takeDead, [vault, options.limit, options.holdMs]);
+  return tx.query<DeadObject>(sql.takeDead, [vault, options.limit, options.holdMs]);
 }
 
 /** Removes the rows of dead objects whose bytes are gone, and takes their bytes off the vault's usage. @returns how many */
