@@ -43,6 +43,13 @@ export interface QueueNumbers {
   oldestDueMs: number;
 }
 
+/**
+ * How an administrator's request signed in: `let_in`; `unsigned`, without name and password, as browsers first ask;
+ * `wrong`, a name or password that is not right; `not_allowed`, right, and of no administrator; `turned_away`, not
+ * judged: too many attempts, or too much to do.
+ */
+export type AdminSignIn = 'let_in' | 'unsigned' | 'wrong' | 'not_allowed' | 'turned_away';
+
 /** With all done; cut, because its time was over; refused, because it may not be done now; failed. */
 export type JobEnd = 'done' | 'cut' | 'refused' | 'failed';
 
@@ -63,6 +70,7 @@ export interface Metrics {
   claimed(blocks: { asked: number; known: number }): void;
   versionsCommitted(count: number): void;
   clientError(kind: string): void;
+  adminSignIn(result: AdminSignIn): void;
   /** One run of a job. `result`: what it did, in numbers. */
   job(run: { job: string; ended: JobEnd; seconds: number; result: Record<string, number> }): void;
   /** Adds what only a running process can tell. */
@@ -108,6 +116,10 @@ export function createMetrics(): Metrics {
   const versions = counter('versions_committed_total', 'File states committed');
   const clientErrors = counter('http_client_errors_total', 'Connections that broke the protocol or never finished it', [
     'kind',
+  ]);
+
+  const adminSignIns = counter('admin_sign_ins_total', 'Requests of administrators, by how their sign-in ended', [
+    'result',
   ]);
 
   const jobSeconds = new Histogram({
@@ -160,6 +172,7 @@ export function createMetrics(): Metrics {
     },
     versionsCommitted: (count) => versions.inc(count),
     clientError: (kind) => clientErrors.inc({ kind }),
+    adminSignIn: (result) => adminSignIns.inc({ result }),
     job: ({ job, ended, seconds, result }) => {
       jobSeconds.observe({ job, ended }, seconds);
       if (ended === 'failed') jobFailures.inc({ job });

@@ -25,6 +25,15 @@ const sql = {
   ),
 };
 
+/**
+ * What a 401 to an administrator carries. Its code is a device's too; a type of its own, as a title belongs to a type and
+ * not to an occurrence (RFC 9457, 3.1.4).
+ */
+export const administratorSignIn = {
+  type: 'urn:holdfast:problem:administrator_sign_in',
+  title: "An administrator's name and password are needed",
+};
+
 interface AdministratorRow extends Administrator {
   passwordHash: string;
   state: 'active' | 'blocked' | 'deactivated';
@@ -53,7 +62,7 @@ export async function signInAdministrator(
     return judged;
   });
   if (!user || !right || user.state !== 'active')
-    throw new Problem('sign_in_failed', 'the user name or password is not right');
+    throw new Problem('sign_in_failed', 'the user name or password is not right', administratorSignIn);
   if (!user.administrator) throw new Problem('forbidden', 'this is for administrators');
   const { userId, tenantId, operator } = user;
   return { userId, tenantId, operator };

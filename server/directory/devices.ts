@@ -1,6 +1,9 @@
 /** Devices, as rows. A GUID goes past 2^53, so it is text on this side. */
 import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
 
+/** A user's devices, without the replaced ones: as many as are listed, so that none is there and not seen. */
+export const devicesPerUserMax = 1_000;
+
 const sql = {
   findByToken: statement(
     'directory.findByToken',
@@ -22,6 +25,12 @@ const sql = {
   findRegistered: statement(
     'directory.findRegistered',
     `SELECT guid::text AS guid, name AS "deviceName", vault_id AS vault, archive_id AS archive FROM devices WHERE token_sha256 = $1`,
+  ),
+
+  // Counts no further than the bound.
+  countOfUser: statement(
+    'directory.countDevicesOfUser',
+    `SELECT count(*)::int AS devices FROM (SELECT 1 FROM devices WHERE user_id = $1 AND state <> 'replaced' LIMIT $2) d`,
   ),
 
   nextId: statement(
@@ -50,7 +59,7 @@ const sql = {
             a.last_committed_at AS "lastCommittedAt"
        FROM devices d JOIN archives a ON a.vault_id = $1 AND a.archive_id = d.archive_id
       WHERE d.vault_id = $1 AND d.state <> 'replaced'
-      ORDER BY d.device_id DESC LIMIT 1000`,
+      ORDER BY d.device_id DESC LIMIT ${devicesPerUserMax}`,
   ),
 };
 
@@ -99,6 +108,12 @@ export interface RegisteredDevice {
 export async function findRegistered(tx: Transaction, tokenSha256: Buffer): Promise<RegisteredDevice | null> {
   const [row] = await tx.query<RegisteredDevice>(sql.findRegistered, [tokenSha256]);
   return row ?? null;
+}
+
+/** Whether the user may have one more device. Registrations of one user go one after the other (lockActiveUser). */
+export async function hasRoomForDevice(tx: Transaction, userId: number): Promise<boolean> {
+  const [row] = await tx.query<{ devices: number }>(sql.countOfUser, [userId, devicesPerUserMax]);
+  return row!.devices < devicesPerUserMax;
 }
 
 /** An id for a device to come: its archive's row wants to name it before its own row can name the archive. */

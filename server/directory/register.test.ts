@@ -9,7 +9,7 @@ import {
 import { type Database, databaseDefaults, openDatabase, statement } from '../../storage/catalog/database.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
 import { archivesReadableBy, authenticateDevice, listReplaceable } from './access.ts';
-import { vaultHasArchive } from './devices.ts';
+import { devicesPerUserMax, vaultHasArchive } from './devices.ts';
 import { type Directory, openDirectory } from './directory.ts';
 import { createFirstTenant, newRegistrationKey } from './first-tenant.ts';
 import { hasSealedKeys, localKeyService } from './key-service.ts';
@@ -96,6 +96,28 @@ test('a registration gives a device that its token opens', async () => {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   const twin = answer.token.slice(0, -1) + alphabet[alphabet.indexOf(last) ^ 1];
   expect(await authenticateDevice(directory, twin)).toBeNull();
+});
+
+test('a user has so many devices; one may still take the place of another', async () => {
+  const [person, other] = await makeTenant('ida', 'jon');
+  const { guid } = await register(person!);
+  await run(
+    'asManyDevicesAsMayBe',
+    `INSERT INTO devices (tenant_id, user_id, guid, name, platform, agent_version, token_sha256, vault_id, archive_id)
+     SELECT tenant_id, user_id, 5e15 + n, name, platform, agent_version, sha256(n::text::bytea), vault_id, -n
+       FROM devices, generate_series(1, $2::int) n WHERE guid = $1::bigint`,
+    [guid, devicesPerUserMax - 2],
+  );
+  const last = await register(person!);
+  await expect(register(person!)).rejects.toMatchObject({
+    code: 'forbidden',
+    message: expect.stringContaining('1000 devices'),
+  });
+  expect((await register(person!, { replace: last.guid })).guid).toBe(last.guid);
+  expect(await code(register(person!))).toBe('forbidden');
+  expect(await code(register(other!))).toBe('accepted');
+  const rows = await run('devicesLeft', `SELECT count(*)::int AS rows FROM archives WHERE vault_id = $1`, [last.vault]);
+  expect(rows).toEqual([{ rows: 2 }]);
 });
 
 test('the token is kept as its hash only, and the key of a standard vault sealed only', async () => {

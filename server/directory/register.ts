@@ -16,7 +16,9 @@ import {
   type VaultKeyRow,
 } from '../../storage/catalog/vaults.ts';
 import {
+  devicesPerUserMax,
   findRegistered,
+  hasRoomForDevice,
   insertDevice,
   lockDeviceByGuid,
   nextDeviceId,
@@ -28,13 +30,16 @@ import { lockActiveUser } from './people.ts';
 import { type SignedIn, signIn, signInFailed } from './sign-in.ts';
 import { newToken, tokenHash } from './tokens.ts';
 
+const tooManyDevices = `you have ${devicesPerUserMax} devices, and there may be no more: put this installation in the place of one of them`;
+
 /** The first generation of a vault's key. Later ones come with raising the level. */
 const firstGeneration = 1;
 
 /**
  * Registers a device, or with `replace` puts this installation in the place of an earlier one, whose token stops working.
  * @param address where the request came from, for the bound on failed sign-ins
- * @throws Problem sign_in_failed, too_many_requests, not_found and forbidden (field `replace`)
+ * @throws Problem sign_in_failed, too_many_requests, not_found and forbidden (field `replace`), forbidden when the user
+ *   has as many devices as there may be
  */
 export async function registerDevice(
   directory: Directory,
@@ -83,6 +88,7 @@ async function enterDevice(
     await moveArchive(tx, device, { deviceId });
     return device;
   }
+  if (!(await hasRoomForDevice(tx, user.userId))) throw new Problem('forbidden', tooManyDevices);
   const vault = await findOrCreateVault(tx, user.userId, proposed);
   const archive = await createArchive(tx, { vault, deviceId });
   const device = { guid: drawn.guid, deviceName: cleanName(request.device.name), vault, archive };

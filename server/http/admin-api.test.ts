@@ -155,6 +155,11 @@ describe('retention', () => {
     expect(await refused('{')).toEqual([400, 'malformed_request', '(whole message)']);
     expect(await refused(' '.repeat(16 * 1024))).toEqual([400, 'malformed_request', '(whole message)']);
     expect((await refused(' '.repeat(16 * 1024 + 1)))[0]).toBe(413);
+    // Nobody is to believe that it was only tried out.
+    const { guid } = await registerOf(tenant);
+    for (const each of [path, `/v1/admin/devices/${guid}/retention`])
+      expect(problem(await ask('PUT', `${each}?dryRun=1`, { policy: strict }))).toMatchObject({ field: 'dryRun' });
+    expect(document(await ask('GET', `/v1/admin/devices/${guid}/retention`)).effective.from).toBe('default');
     expect(document(await ask('GET', path)).effective.from).toBe('default');
   });
 

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { ClientHttp2Session } from 'node:http2';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { msgpackType } from '../../protocol/wire.ts';
 import { type Database, databaseDefaults, openDatabase } from '../../storage/catalog/database.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
@@ -13,6 +14,7 @@ import { openQueues, type Queues } from '../jobs/queues.ts';
 import { administrator } from './admin.ts';
 import type { Dashboard } from './deps.ts';
 import { dashboardPath, dashboardRoutes } from './routes/dashboard.ts';
+import { registrationRoutes } from './routes/registration.ts';
 import {
   type Answer,
   h2,
@@ -21,6 +23,7 @@ import {
   startTestServer,
   type TestServer,
   type TestServerOptions,
+  until,
 } from './testing.ts';
 
 let test_: TestDatabase;
@@ -29,6 +32,7 @@ let directory: Directory;
 let queues: Queues;
 let dashboard: Dashboard;
 let tenantAdmin: string;
+let ordinary: string;
 const password = 'correct horse';
 const servers: { server: TestServer; session: ClientHttp2Session }[] = [];
 
@@ -56,9 +60,11 @@ beforeAll(async () => {
     const organization = { tenantId: tenant, parentId: null, name: 'root', registrationKey: newRegistrationKey() };
     const organizationId = await insertOrganization(tx, organization);
     await insertUser(tx, { tenantId: tenant, organizationId, name: 'admin', passwordHash, administrator: true });
+    await insertUser(tx, { tenantId: tenant, organizationId, name: 'ordinary', passwordHash });
     return tenant;
   });
   tenantAdmin = `${tenantId}/admin`;
+  ordinary = `${tenantId}/ordinary`;
   queues = await openQueues({ databaseUrl: test_.connectionString, migrate: true }, () => {});
   dashboard = createDashboard(queues, { path: dashboardPath, onError: () => {} }) as unknown as Dashboard;
 });
@@ -84,6 +90,10 @@ async function start(options: Partial<TestServerOptions> = {}): Promise<ClientHt
       router.all('/admin/who', administrator(), (ctx) => {
         ctx.body = JSON.stringify(ctx.state.administrator);
       });
+      router.get('/admin/stays', administrator(), async (ctx) => {
+        await new Promise((resolve) => ctx.state.signal.addEventListener('abort', resolve));
+      });
+      registrationRoutes(router, deps);
     },
     ...options,
   });
@@ -96,6 +106,12 @@ const page = (session: ClientHttp2Session, path = '', headers: Record<string, st
   request(session, { ':path': `${dashboardPath}${path}`, authorization: basic('admin'), ...headers });
 const put = (session: ClientHttp2Session, path: string, headers: Record<string, string> = {}): Promise<Answer> =>
   page(session, path, { ':method': 'PUT', ...headers });
+
+/** The metric, as the server that was started last tells it. */
+async function signIns(): Promise<string[]> {
+  const text = await servers.at(-1)!.server.metrics.render();
+  return (text.match(/^holdfast_admin_sign_ins_total.*$/gm) ?? []).toSorted();
+}
 
 describe('administrator()', () => {
   const ask = (session: ClientHttp2Session, headers: Record<string, string>): Promise<Answer> =>
@@ -123,8 +139,105 @@ describe('administrator()', () => {
     ['a wrong name', { authorization: basic('nobody') }, 'sign_in_failed'],
   ])('answers %s with 401, and how to sign in', async (_, headers, code) => {
     const answer = await ask(await start(), headers);
-    expect(problem(answer)).toMatchObject({ status: 401, code });
+    expect(problem(answer)).toMatchObject({
+      status: 401,
+      code,
+      type: 'urn:holdfast:problem:administrator_sign_in',
+      title: "An administrator's name and password are needed",
+      detail: expect.stringMatching(/name (?:and|or) password/),
+    });
+    expect(answer.body.toString()).not.toMatch(/device|registration|token/);
     expect(answer.headers['www-authenticate']).toBe('Basic realm="Holdfast", charset="UTF-8"');
+  });
+
+  test('the log says who asked, by number: neither names nor passwords, and nobody where nobody was let in', async () => {
+    const session = await start();
+    const { server } = servers[0]!;
+    const { userId } = JSON.parse((await ask(session, { authorization: basic('admin') })).body.toString());
+    const other = await ask(session, { authorization: basic(tenantAdmin) });
+    await page(session, '/api/queues', { authorization: basic(tenantAdmin) });
+    await ask(session, { authorization: basic('admin', 'a wrong guess') });
+    await ask(session, {});
+    const told = () => server.lines.filter(({ msg }) => msg === 'request');
+    await until(() => told().length === 5);
+    const { userId: otherId } = JSON.parse(other.body.toString());
+    expect(otherId).not.toBe(userId);
+    expect(told().map(({ status, administrator }) => [status, administrator])).toEqual([
+      [200, userId],
+      [200, otherId],
+      [403, otherId],
+      [401, undefined],
+      [401, undefined],
+    ]);
+    expect(JSON.stringify(server.lines)).not.toMatch(/admin"|correct horse|a wrong guess|Basic/);
+  });
+
+  test('how sign-ins end is counted', async () => {
+    const full = await start({ settings: { strangersMax: 0, slotWaitMs: 10 } });
+    expect((await ask(full, { authorization: basic('admin') })).status).toBe(503); // there is no place
+    expect(await signIns()).toEqual(['holdfast_admin_sign_ins_total{result="turned_away"} 1']);
+
+    const session = await start();
+    for (const name of ['admin', 'admin', tenantAdmin]) await ask(session, { authorization: basic(name) });
+    await ask(session, {});
+    for (const guess of ['a', 'b']) await ask(session, { authorization: basic('admin', guess) });
+    expect((await ask(session, { authorization: basic(ordinary) })).status).toBe(403);
+    expect(await signIns()).toEqual([
+      'holdfast_admin_sign_ins_total{result="let_in"} 3',
+      'holdfast_admin_sign_ins_total{result="not_allowed"} 1',
+      'holdfast_admin_sign_ins_total{result="unsigned"} 1',
+      'holdfast_admin_sign_ins_total{result="wrong"} 2',
+    ]);
+  });
+
+  test('one has so many requests under way, and leaves the others alone', async () => {
+    const session = await start({ settings: { requestsPerDeviceMax: 2, slotWaitMs: 50 } });
+    const stays = [1, 2].map(() =>
+      session.request({ ':path': '/admin/stays', authorization: basic('admin') }).on('error', () => {}),
+    );
+    const { deps } = servers[0]!.server;
+    await until(() => deps.requests.open.size === 2);
+    await until(async () => (await ask(session, { authorization: basic('admin') })).status === 503);
+    expect((await ask(session, { authorization: basic(tenantAdmin) })).status).toBe(200);
+    for (const stream of stays) stream.close(8);
+    await until(() => deps.requests.open.size === 0);
+    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+  });
+
+  test('who goes while waiting for a place lets somebody else wait', async () => {
+    const settings = { requestsPerDeviceMax: 1, slotWaitersPerDeviceMax: 1, slotWaitMs: 60_000 };
+    const session = await start({ settings });
+    const { lines } = servers[0]!.server;
+    /** As the `count`th that was let in. */
+    const stay = async (count: number) => {
+      const stream = session.request({ ':path': '/admin/stays', authorization: basic('admin') }).on('error', () => {});
+      await until(async () => (await signIns()).includes(`holdfast_admin_sign_ins_total{result="let_in"} ${count}`));
+      return stream;
+    };
+    const staying = await stay(1);
+    const waiting = await stay(2);
+    expect((await ask(session, { authorization: basic('admin') })).status).toBe(503);
+    waiting.close(8);
+    await until(() => lines.some(({ status }) => status === 499));
+    const next = await stay(4);
+    staying.close(8);
+    await until(() => lines.filter(({ status }) => status === 499).length === 2);
+    next.close(8);
+    await until(() => lines.filter(({ status }) => status === 499).length === 3);
+    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+  });
+
+  test('registrations that drip shut no administrator out', async () => {
+    const session = await start({ settings: { strangersMax: 1, slotWaitMs: 50 } });
+    const headers = { ':method': 'POST', 'content-type': msgpackType, ':path': '/v1/register' };
+    const dripping = session.request(headers);
+    dripping.on('error', () => {});
+    dripping.write(Buffer.alloc(1));
+    const { deps } = servers[0]!.server;
+    await until(() => deps.budget.bodies === 1);
+    expect((await request(session, headers, Buffer.alloc(1))).status).toBe(503);
+    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+    dripping.close(8);
   });
 
   test('takes no password over the net in the clear', async () => {
@@ -219,6 +332,8 @@ describe('the dashboard', () => {
     ['PUT', '/api/queues/deleting/obliterate'],
     ['PUT', '/api/queues/deleting/clean/completed'],
     ['PUT', '/api/queues/deleting/clean/retry'],
+    ['PUT', '/api/queues/deleting/CLEAN/retry'],
+    ['PUT', '/api/queues/deleting/Retry/promote'],
     ['PUT', '/api/queues/deleting/retry/completed'],
     ['PUT', '/api/queues/deleting/retry/promote'],
     ['PUT', '/api/queues/deleting/concurrency'],

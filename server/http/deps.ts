@@ -41,12 +41,14 @@ export type Dashboard = (ctx: Context, next: () => Promise<unknown>) => Promise<
 
 /** The places that requests take, by kind: so that nobody takes everybody's. */
 export interface RequestSlots {
-  /** By device: every request of it; readings of blocks; streams of versions. */
+  /** By device, or administrator: every request of it; readings of blocks; streams of versions. */
   readonly requests: Slots;
   readonly fetches: Slots;
   readonly versionStreams: Slots;
   /** By address: requests without a token, so that their bodies cannot fill the budget of the uploads. */
   readonly strangers: Slots;
+  /** By address: administrators' sign-ins, so that nobody's dripping registration shuts them out. */
+  readonly signIns: Slots;
 }
 
 /** The requests being served: what a shutdown waits for, and when it began. */

@@ -21,7 +21,7 @@ export function device(reach?: 'own' | 'read') {
   return async (ctx: Context, next: () => Promise<unknown>): Promise<void> => {
     const identity = await authenticate(ctx);
     ctx.state.device = identity;
-    const release = await ctx.state.deps.slots.requests.take(identity.deviceId);
+    const release = await ctx.state.deps.slots.requests.take(identity.deviceId, ctx.state.signal);
     try {
       if (reach) {
         const archive = idParameter(ctx, 'archive');
@@ -39,7 +39,7 @@ export function device(reach?: 'own' | 'read') {
 
 /** Lets in who has no token yet, some at a time. */
 export async function stranger(ctx: Context, next: () => Promise<unknown>): Promise<void> {
-  const release = await ctx.state.deps.slots.strangers.take(addressOf(ctx));
+  const release = await ctx.state.deps.slots.strangers.take(addressOf(ctx), ctx.state.signal);
   try {
     await next();
   } finally {

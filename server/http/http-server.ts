@@ -90,9 +90,14 @@ function createSlots(settings: HttpSettings): RequestSlots {
     new Slots({ ...waits, what, max, perHolderMax });
   return {
     // All devices together are bounded by connections and streams; the byte budget bounds what their bodies hold.
-    requests: slots('requests of this device', Number.POSITIVE_INFINITY, settings.requestsPerDeviceMax),
+    requests: slots(
+      'requests of this device or administrator',
+      Number.POSITIVE_INFINITY,
+      settings.requestsPerDeviceMax,
+    ),
     fetches: slots('fetches', settings.fetchesMax, settings.fetchesPerDeviceMax),
     versionStreams: slots('streams of versions', settings.versionStreamsMax, settings.versionStreamsPerDeviceMax),
     strangers: slots('registrations', settings.strangersMax, settings.strangersPerAddressMax),
+    signIns: slots('sign-ins', settings.strangersMax, settings.strangersPerAddressMax),
   };
 }

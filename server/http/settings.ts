@@ -69,9 +69,12 @@ export interface HttpSettings {
   /** Streams of versions at a time, for all devices and for one. */
   versionStreamsMax: number;
   versionStreamsPerDeviceMax: number;
-  /** Requests of one device at a time, of any kind. */
+  /** Requests of one device, or one administrator, at a time, of any kind. */
   requestsPerDeviceMax: number;
-  /** Requests at a time of those who have no token yet, from everywhere and from one address. */
+  /**
+   * Requests at a time of those who have no token yet, from everywhere and from one address; and as many sign-ins of
+   * administrators.
+   */
   strangersMax: number;
   strangersPerAddressMax: number;
   /** How long a request waits for one of these places. */

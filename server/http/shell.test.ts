@@ -219,7 +219,11 @@ describe('metrics', () => {
     [{ authorization: 'Bearer wrong' }, 401],
   ])('with %j: %i', async (headers, status) => {
     const { session } = await start({ settings: { metricsToken: 'right' } });
-    expect((await request(session, { ':path': '/metrics', ...headers })).status).toBe(status);
+    const answer = await request(session, { ':path': '/metrics', ...headers });
+    expect(answer.status).toBe(status);
+    if (status !== 401) return;
+    expect(problem(answer)).toMatchObject({ code: 'unauthorized', title: 'The metrics token is needed' });
+    expect(answer.headers['www-authenticate']).toBe('Bearer');
   });
 });
 

@@ -33,6 +33,25 @@ test('a slot that comes back goes to who waited longest and may have it', async 
   expect(taken).toEqual(['theirs', 'mine']);
 });
 
+test('who goes while waiting leaves its place in the queue at once', async () => {
+  const slots = new Slots({ ...bounds, max: 1 });
+  const release = await slots.take(1);
+  const [gone, going] = [AbortSignal.abort(new Error('gone')), new AbortController()];
+  expect(await outcome(slots.take(2, gone))).toContain('gone');
+  const leaving = outcome(slots.take(2, going.signal));
+  const waiting = slots.take(3);
+  expect(await outcome(slots.take(4))).toBe(refused);
+  going.abort(new Error('gone'));
+  expect(await leaving).toContain('gone');
+  const last = slots.take(4); // the place that was left
+  release();
+  (await waiting)();
+  const release4 = await last;
+  going.abort();
+  expect(await outcome(slots.take(2, AbortSignal.abort()))).not.toBe('taken'); // nothing was given back twice
+  release4();
+});
+
 test('no more may wait than the bounds say, of one holder and of all', async () => {
   const slots = new Slots({ ...bounds, max: 1 });
   const release = await slots.take(1);

@@ -35,11 +35,12 @@ export class Slots {
   }
 
   /**
+   * @param signal ends the wait: who has gone keeps nobody else from waiting
    * @returns gives the slot back; to be called once
-   * @throws Problem overloaded when none came free within the wait, or too many wait already
+   * @throws Problem overloaded when none came free within the wait, or too many wait already; the signal's reason
    */
-  async take(holder: Holder): Promise<() => void> {
-    if (!this.#isFree(holder)) await this.#wait(holder);
+  async take(holder: Holder, signal?: AbortSignal): Promise<() => void> {
+    if (!this.#isFree(holder)) await this.#wait(holder, signal);
     else this.#count(holder, 1);
     return () => {
       this.#count(holder, -1);
@@ -59,26 +60,36 @@ export class Slots {
     else this.#byHolder.set(holder, held);
   }
 
-  #wait(holder: Holder): Promise<void> {
+  #wait(holder: Holder, signal?: AbortSignal): Promise<void> {
     const { waitersMax, waitersPerHolderMax, waitMs, what } = this.#settings;
     const overloaded = () => new Problem('overloaded', `too many ${what} are under way`, { retryAfterSeconds: 1 });
     let waiting = 0;
     for (const waiter of this.#waiters) if (waiter.holder === holder) waiting++;
     if (this.#waiters.size >= waitersMax || waiting >= waitersPerHolderMax) return Promise.reject(overloaded());
+    if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onGone);
+        this.#waiters.delete(waiter);
+      };
       const waiter: Waiter = {
         holder,
         admit: () => {
-          clearTimeout(timer);
-          this.#waiters.delete(waiter);
+          leave();
           this.#count(holder, 1);
           resolve();
         },
       };
+      const onGone = (): void => {
+        leave();
+        reject(signal?.reason);
+      };
       const timer = setTimeout(() => {
-        this.#waiters.delete(waiter);
+        leave();
         reject(overloaded());
       }, waitMs);
+      signal?.addEventListener('abort', onGone);
       this.#waiters.add(waiter);
     });
   }

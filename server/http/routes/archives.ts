@@ -52,7 +52,7 @@ export function archiveRoutes(router: Router<RequestState>, { storage, metrics, 
       after: pathOrNull,
       deleted: flag,
     });
-    const release = await slots.versionStreams.take(ctx.state.device!.deviceId);
+    const release = await slots.versionStreams.take(ctx.state.device!.deviceId, ctx.state.signal);
     try {
       await streamed(ctx, frameStreamType, encoded(streamVersions(storage, ctx.state.archive!, query)));
     } finally {

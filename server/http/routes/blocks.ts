@@ -90,7 +90,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     if (range) ctx.set('Content-Range', `bytes ${range.offset}-${range.offset + range.length - 1}/${length}`);
     ctx.set('Content-Length', String(range?.length ?? length));
     if (ctx.method === 'HEAD') return streamed(ctx, bytesType, nothing());
-    const release = await slots.fetches.take(deviceId);
+    const release = await slots.fetches.take(deviceId, ctx.state.signal);
     try {
       const block = await readBlock(storage, vault, hash, range ?? undefined, ctx.state);
       if (!block) throw absent();
@@ -105,7 +105,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     device(),
     message(FetchRequest, limits.messageBytesMax, async (ctx, request, { giveBack }) => {
       const { deviceId, vault } = ctx.state.device!;
-      const release = await slots.fetches.take(deviceId);
+      const release = await slots.fetches.take(deviceId, ctx.state.signal);
       giveBack(); // the hashes are kept, one message per slot
       try {
         await streamed(ctx, blockStreamType, frames(fetchBlocks(storage, vault, request.blocks, ctx.state)));
@@ -120,7 +120,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     device(),
     message(ListFetchRequest, limits.messageBytesMax, async (ctx, request, { giveBack }) => {
       const { deviceId, vault } = ctx.state.device!;
-      const release = await slots.fetches.take(deviceId);
+      const release = await slots.fetches.take(deviceId, ctx.state.signal);
       giveBack();
       try {
         await streamed(ctx, blockStreamType, frames(readLists(storage, vault, request.lists)));

@@ -10,12 +10,15 @@ import type { AppDeps, Context, Dashboard, RequestState } from '../deps.ts';
 
 export const dashboardPath = '/admin/queues';
 
-/** Below the mount: one job again or at once, every failed or delayed job of a queue, a repeating job now. */
+/**
+ * Below the mount: one job again or at once, every failed or delayed job of a queue, a repeating job now. The
+ * dashboard's router does not tell capitals from small letters, so `CLEAN` is no job here either.
+ */
 const allowedWrites = [
-  /^\/api\/queues\/[^/]+\/(?!clean\/|retry\/)[^/]+\/(?:retry|promote)$/,
-  /^\/api\/queues\/[^/]+\/retry\/failed$/,
-  /^\/api\/queues\/[^/]+\/promote$/,
-  /^\/api\/queues\/[^/]+\/job-schedulers\/[^/]+\/run$/,
+  /^\/api\/queues\/[^/]+\/(?!clean\/|retry\/)[^/]+\/(?:retry|promote)$/i,
+  /^\/api\/queues\/[^/]+\/retry\/failed$/i,
+  /^\/api\/queues\/[^/]+\/promote$/i,
+  /^\/api\/queues\/[^/]+\/job-schedulers\/[^/]+\/run$/i,
 ];
 
 /** Everything from here, nothing from elsewhere; the pages carry their styles in their elements. */

@@ -8,6 +8,12 @@ import { Problem } from '../../../protocol/problems.ts';
 import { isFromThisMachine } from '../client-address.ts';
 import type { AppDeps, Context, ReadinessCheck, RequestState } from '../deps.ts';
 
+/** A type of its own, as a title belongs to a type (RFC 9457, 3.1.4): a device's token is not asked for. */
+const metricsToken = {
+  type: 'urn:holdfast:problem:metrics_token',
+  title: 'The metrics token is needed',
+};
+
 interface PartState {
   ok: boolean;
   ms: number;
@@ -37,7 +43,7 @@ export function probeRoutes(router: Router<RequestState>, deps: AppDeps): void {
 
   router.get('/metrics', async (ctx) => {
     if (!mayReadMetrics(ctx, deps.settings.metricsToken))
-      throw new Problem('unauthorized', 'metrics are for this machine, or for the metrics token');
+      throw new Problem('unauthorized', 'metrics are for this machine, or for the metrics token', metricsToken);
     ctx.status = 200;
     ctx.body = await deps.metrics.render();
     ctx.set('Content-Type', deps.metrics.contentType);

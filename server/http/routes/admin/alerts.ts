@@ -16,7 +16,8 @@ export function alertRoutes(router: Router<RequestState>, { storage, directory }
   router.get('/v1/admin/alerts', administrator(), async (ctx) => {
     const query = readQuery(ctx, { reviewed: flag, limit: pageLimit });
     const { tenantId, operator: server } = ctx.state.administrator!;
-    answerJson(ctx, await tenantAlerts(directory.database, { tenantId, server }, query));
+    const { signal } = ctx.state;
+    answerJson(ctx, await tenantAlerts(directory.database, { tenantId, server }, { ...query, signal }));
   });
 
   router.post('/v1/admin/alerts/:vault/:alert/review', administrator(), async (ctx) => {

@@ -19,8 +19,8 @@ const joinedCharacters = 32 * 1024;
 
 /** Streams lines as they are made, in one of the places there are for long listings. */
 export async function answerLines(ctx: Context, lines: AsyncIterable<object>): Promise<void> {
-  const { deps, administrator } = ctx.state;
-  const release = await deps.slots.versionStreams.take(`administrator ${administrator!.userId}`);
+  const { deps, administrator, signal } = ctx.state;
+  const release = await deps.slots.versionStreams.take(`administrator ${administrator!.userId}`, signal);
   try {
     await streamed(ctx, jsonLinesType, joinedLines(lines));
   } finally {

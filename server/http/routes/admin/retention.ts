@@ -40,6 +40,7 @@ export function retentionRoutes(router: Router<RequestState>, { storage, directo
     organization,
     administrator(),
     json(PolicyRequest, policyBytesMax, async (ctx, request) => {
+      readQuery(ctx, {});
       const policy = policyIn(request.policy, { orNull: true });
       const { organizationId } = await organizationInPath(ctx);
       await setOrganizationRetention(directory.database, { tenantId: tenantOf(ctx), organizationId }, policy);
@@ -57,6 +58,7 @@ export function retentionRoutes(router: Router<RequestState>, { storage, directo
     device,
     administrator(),
     json(PolicyRequest, policyBytesMax, async (ctx, request) => {
+      readQuery(ctx, {});
       const policy = policyIn(request.policy, { orNull: true });
       const { guid } = await deviceInPath(ctx);
       await setDeviceRetention(directory.database, { tenantId: tenantOf(ctx), guid }, policy);
