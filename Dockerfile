@@ -1,6 +1,8 @@
 # One image for every command. Without a command it is the embedded default: everything in /data.
 #   docker run --init -p 8443:8443 -v holdfast:/data holdfast
-# With services of your own: docker run --init ... holdfast api   (and: worker, migrate, check-objects)
+# With services of your own: docker run --init ... holdfast api   (and: migrate, check-objects), and a worker, with two flags
+# that halve its memory:
+#   docker run --init --entrypoint node ... holdfast --max-semi-space-size=8 --heap-growing-percent=30 server/main.ts worker
 FROM node:24-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json ./

@@ -187,6 +187,12 @@ const Settings = z.strictObject({
     { min: '1min', max: '30d', default: '1d' },
     { says: 'After this long without a word from the agent a run counts as abandoned.' },
   ),
+  backgroundPercent: integer(
+    { min: 1, max: 100, default: 10 },
+    {
+      says: 'Of its time, what each kind of deleting and rewriting has at most on a worker; it rests in between, so that backups keep their speed. 100: no rests.',
+    },
+  ),
   verifyRateBytes: size(
     { min: '64KiB', max: '10GiB', default: '16MiB' },
     { says: 'Bytes per second that a worker reads back from the object store to verify them.' },

@@ -84,6 +84,11 @@ function inWords(report: AdoptReport): string {
         ]
       : []),
     ...(report.strange > 0 ? [`${report.strange} objects are not named as ours are: left alone.`] : []),
+    ...(report.vaultIdsPast === null
+      ? []
+      : [
+          `New vaults ${report.dryRun ? 'would ' : ''}get ids above ${report.vaultIdsPast}, up to which the bucket holds objects.`,
+        ]),
     report.dryRun
       ? 'Nothing was changed.'
       : "The fence is this catalog's. Deleting goes on when a worker has seen it three times.",

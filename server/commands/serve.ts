@@ -177,6 +177,7 @@ async function openJobs(
       storage,
       fence,
       runSilenceMs: config.runSilenceMs,
+      backgroundShare: config.backgroundPercent / 100,
       verifyBytesPerSecond: config.verifyRateBytes,
       verifyEveryMs: config.verifyEveryMs,
     },

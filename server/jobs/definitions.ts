@@ -11,6 +11,7 @@ import { verifyDue } from '../../storage/archive/checking/verify.ts';
 import { compactDue } from '../../storage/archive/deleting/compact.ts';
 import { deleteDeadObjects } from '../../storage/archive/deleting/delete-objects.ts';
 import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/deleting/housekeeping.ts';
+import { inBackground } from '../../storage/archive/deleting/in-background.ts';
 import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
 import { applyPolicies } from '../../storage/archive/retention/apply-policies.ts';
 import { pruneDue } from '../../storage/archive/retention/prune.ts';
@@ -21,6 +22,9 @@ import { pruneDeps } from '../directory/retention.ts';
 const minute = 60_000;
 const hour = 60 * minute;
 const day = 24 * hour;
+
+/** A freed block's row is to be gone within an hour of the end of its claim: reclaim that is late takes what it needs. */
+const reclaimRestsMs = 15 * minute;
 
 /** No agent comes again with a commit it sent so long ago. */
 const keepCommitsMs = 30 * day;
@@ -39,6 +43,8 @@ export interface JobContext {
   fence: Fence;
   /** After this long without a word from its agent, a run is abandoned. */
   runSilenceMs: number;
+  /** Of its time, what work that can wait has at most: above 0, and 1 for no rests. */
+  backgroundShare: number;
   verifyBytesPerSecond: number;
   verifyEveryMs: number;
 }
@@ -124,47 +130,56 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'deleting',
     everyMs: hour,
     sliceMs: null,
-    work: ({ storage, fence }, { signal }) => applyPolicies(storage, pruneDeps(fence), { signal }),
+    work: (context, { signal }) => applyPolicies(resting(context, signal), pruneDeps(context.fence), { signal }),
   },
   prune: {
     queue: 'deleting',
     everyMs: 5 * minute,
     sliceMs: 6 * hour,
-    work: ({ storage, fence }, { signal }) => unlessStopped(pruneDue(storage, pruneDeps(fence), { signal })),
+    work: (context, { signal, progress }) => {
+      const options = { signal, onProgress: progress };
+      return unlessStopped(pruneDue(resting(context, signal), pruneDeps(context.fence), options));
+    },
   },
-  // A freed block's row is to be gone within an hour of the end of its claim.
   reclaim: {
     queue: 'deleting',
     everyMs: 5 * minute,
     sliceMs: hour,
-    work: ({ storage }, { signal }) => reclaimDue(storage, { signal }),
+    work: (context, { signal, progress }) =>
+      reclaimDue(resting(context, signal, reclaimRestsMs), { signal, onProgress: progress }),
   },
   settle: {
     queue: 'deleting',
     everyMs: 30 * minute,
     sliceMs: hour,
-    work: ({ storage }, { signal }) => settleDue(storage, { signal }),
+    work: (context, { signal, progress }) =>
+      settleDue(resting(context, signal, reclaimRestsMs), { signal, onProgress: progress }),
   },
   compact: {
     queue: 'deleting',
     everyMs: 10 * minute,
     sliceMs: 6 * hour,
-    work: async ({ storage }, { signal }) => ({ ...(await compactDue(storage, { signal })) }),
+    work: async (context, { signal, progress }) => ({
+      ...(await compactDue(resting(context, signal), { signal, onProgress: (soFar) => progress({ ...soFar }) })),
+    }),
   },
   'delete-objects': {
     queue: 'deleting',
     everyMs: 5 * minute,
     sliceMs: hour,
-    work: ({ storage, fence }, { signal }) => unlessStopped(deleteDeadObjects(storage, fence, { signal })),
+    work: ({ storage, fence }, { signal, progress }) =>
+      unlessStopped(deleteDeadObjects(storage, fence, { signal, onProgress: progress })),
   },
 
   verify: {
     queue: 'checking',
     everyMs: minute,
     sliceMs: hour,
-    work: async ({ storage, fence, verifyBytesPerSecond, verifyEveryMs }, { signal }) => ({
-      ...(await verifyDue(storage, fence, { bytesPerSecond: verifyBytesPerSecond, everyMs: verifyEveryMs, signal })),
-    }),
+    work: async ({ storage, fence, verifyBytesPerSecond, verifyEveryMs }, { signal, progress }) => {
+      const rate = { bytesPerSecond: verifyBytesPerSecond, everyMs: verifyEveryMs };
+      const done = await verifyDue(storage, fence, { ...rate, signal, onProgress: (soFar) => progress({ ...soFar }) });
+      return { ...done };
+    },
   },
   // Whoever marks damage looks for it at once; this is for one that was stopped meanwhile, and for what has healed.
   'find-damage': {
@@ -177,16 +192,25 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'checking',
     everyMs: day,
     sliceMs: null,
-    work: async ({ storage, fence }, { signal }) =>
-      unlessStopped(compareBucket(storage, fence, { signal }).then((result) => ({ ...result }))),
+    work: async ({ storage, fence }, { signal, progress }) => {
+      const onProgress = (soFar: object): void => progress({ ...soFar });
+      return unlessStopped(compareBucket(storage, fence, { signal, onProgress }).then((result) => ({ ...result })));
+    },
   },
   recount: {
     queue: 'checking',
     everyMs: 7 * day,
     sliceMs: null,
-    work: async ({ storage }, { signal }) => ({ ...(await recountDue(storage, { signal })) }),
+    work: async (context, { signal, progress }) => ({
+      ...(await recountDue(resting(context, signal), { signal, onProgress: (soFar) => progress({ ...soFar }) })),
+    }),
   },
 };
+
+/** The storage for work that can wait, so that backups beside it keep their speed. */
+function resting({ storage, backgroundShare }: JobContext, signal: AbortSignal, restsForMs?: number): Storage {
+  return inBackground(storage, { share: backgroundShare, signal, ...(restsForMs !== undefined && { restsForMs }) });
+}
 
 /** Why deleting is stopped is told by the fence: in alerts, in /readyz and in the metrics. */
 async function unlessStopped<T>(work: Promise<T>): Promise<T> {

@@ -54,6 +54,21 @@ describe.each([
   });
 });
 
+test('work that throws when its time is over has done what it told last, and so have its metrics', async () => {
+  const told: object[] = [];
+  const outcome = await runJob(
+    job(async ({ signal, progress }) => {
+      const soFar = { rows: 0 };
+      for (; soFar.rows < 3; soFar.rows++) progress(soFar);
+      progress(soFar);
+      return endless(signal);
+    }, 20),
+    { ...call, progress: (numbers) => told.push(numbers) },
+  );
+  expect(outcome).toEqual({ ended: 'cut', result: { rows: 3 } });
+  expect(told).toEqual([{ rows: 0 }, { rows: 1 }, { rows: 2 }, { rows: 3 }]);
+});
+
 test('what fails for another reason has failed, also when it was asked to end', async () => {
   const broken = new Error('the disk is full');
   await expect(

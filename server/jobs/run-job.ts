@@ -48,14 +48,20 @@ export async function runJob<Context>(
     );
   }
   const asked = AbortSignal.any([stop, slice.signal]);
+  /** What work that ends by throwing has done: the metrics count it too. */
+  let soFar: JobResult = {};
+  const told = (numbers: JobResult): void => {
+    soFar = { ...numbers };
+    progress(soFar);
+  };
   const endOf = (): JobOutcome['ended'] => (stop.aborted ? 'stopped' : slice.signal.aborted ? 'cut' : 'done');
   try {
-    const result = await definition.work(context, { signal: asked, progress, ids: ids.data });
+    const result = await definition.work(context, { signal: asked, progress: told, ids: ids.data });
     return { ended: endOf(), result };
   } catch (error) {
     if (error instanceof NotNow) return { ended: 'refused', result: {}, why: error.message };
     if (!asked.aborted || !isAbort(error, asked)) throw error;
-    return { ended: endOf(), result: {} };
+    return { ended: endOf(), result: soFar };
   } finally {
     timer.abort();
   }

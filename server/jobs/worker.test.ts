@@ -95,6 +95,7 @@ describe('the schedule', () => {
       storage,
       fence: openFence(storage, fenceDefaults),
       runSilenceMs: 86_400_000,
+      backgroundShare: 0.5,
       verifyBytesPerSecond: 1_000_000,
       verifyEveryMs: 86_400_000,
     };

@@ -3,8 +3,9 @@
  * become one new object, so that what is left of many becomes large again.
  *
  * Every block is hashed on the way: one whose bytes are not its own stays where it is and keeps its old object alive;
- * verify reads that object next, and judges whether it is damage or a store that lies. The old objects die in the transaction that moves their last block; readers that looked up a block
- * before look it up once more when its object is gone.
+ * verify reads that object next, and judges whether it is damage or a store that lies. The old objects die in the
+ * transaction that moves their last block; readers that looked up a block before look it up once more when its object is
+ * gone.
  */
 import { joinHashes, sha256 } from '../../../protocol/hashes.ts';
 import { limits } from '../../../protocol/limits.ts';
@@ -39,7 +40,7 @@ const pageObjects = 200;
 /** Compacts everything that is sparse, in all vaults. */
 export async function compactDue(
   storage: Storage,
-  options: { signal?: AbortSignal } = {},
+  options: { signal?: AbortSignal; onProgress?: (soFar: CompactResult & { vaults: number }) => void } = {},
 ): Promise<CompactResult & { vaults: number }> {
   const sum = { vaults: 0, objects: 0, blocks: 0, bytes: 0, damaged: 0, unread: 0 };
   let failure: unknown;
@@ -63,6 +64,7 @@ export async function compactDue(
         sum.bytes += done.bytes;
         sum.damaged += done.damaged;
         sum.unread += done.unread;
+        options.onProgress?.(sum);
       }
     }
   }

@@ -5,7 +5,7 @@ import { type Storage, storageDefaults } from '../../storage.ts';
 import { inBackground, restMs } from './in-background.ts';
 
 /** A database whose transactions take as long as they are told, by a clock that only they and rests move. */
-function world(stopping?: AbortController): {
+function world({ stopping, restsForMs }: { stopping?: AbortController; restsForMs?: number } = {}): {
   storage: Storage;
   rests: number[];
   clock: object;
@@ -29,7 +29,12 @@ function world(stopping?: AbortController): {
     close: async () => {},
   } satisfies Database;
   const bare = { database, objects: new MemoryStore(), catalogId: 'c', settings: storageDefaults };
-  const storage = inBackground(bare, { share: 0.25, clock, ...(stopping && { signal: stopping.signal }) });
+  const storage = inBackground(bare, {
+    share: 0.25,
+    clock,
+    ...(stopping && { signal: stopping.signal }),
+    ...(restsForMs !== undefined && { restsForMs }),
+  });
   const take = (ms: number): Promise<string> =>
     storage.database.transaction(async () => {
       now += ms;
@@ -60,10 +65,28 @@ test('a batch is followed by a rest, and short ones together by one', async () =
 
 test('what was done is returned although the rest was cut short, and nobody rests after that', async () => {
   const stopping = new AbortController();
-  const { take, rests } = world(stopping);
+  const { take, rests } = world({ stopping });
   expect(await take(100)).toBe('done');
   expect(await take(100)).toBe('done');
   expect(rests).toEqual([300]);
+});
+
+test('work that must be done by a time rests until then, and no more', async () => {
+  const { take, rests } = world({ restsForMs: 800 });
+  await take(100);
+  await take(299); // 699 + 897 of rest
+  expect(rests).toEqual([300, 897]);
+  await take(100);
+  expect(rests).toHaveLength(2);
+});
+
+test.each([
+  ['a millisecond before it', 799, 1],
+  ['at it', 800, 0],
+])('the time until which it rests: %s', async (_, ms, expected) => {
+  const { take, rests } = world({ restsForMs: 800 });
+  await take(ms);
+  expect(rests).toHaveLength(expected);
 });
 
 test('a transaction that fails is not followed by a rest: its error comes at once', async () => {

@@ -11,6 +11,8 @@ import { type PaceClock, systemPaceClock } from '../checking/byte-pace.ts';
 export interface BackgroundOptions {
   /** Of its time, what the work has at most: above 0, and 1 for no rests. */
   share: number;
+  /** Work that must be done by a time rests no more once it has been at it for so long. Left out: it always rests. */
+  restsForMs?: number;
   /** Ends a rest. What was done is returned all the same. */
   signal?: AbortSignal;
   clock?: PaceClock;
@@ -27,12 +29,17 @@ export function restMs(busyMs: number, share: number): number {
 }
 
 /** The same storage, for one job that works on it step by step. */
-export function inBackground(storage: Storage, { share, signal, clock = systemPaceClock }: BackgroundOptions): Storage {
+export function inBackground(
+  storage: Storage,
+  { share, restsForMs = Number.POSITIVE_INFINITY, signal, clock = systemPaceClock }: BackgroundOptions,
+): Storage {
   const { database } = storage;
-  let restedAtMs = clock.nowMs();
+  const begunAtMs = clock.nowMs();
+  let restedAtMs = begunAtMs;
   const rest = async (): Promise<void> => {
-    const busyMs = clock.nowMs() - restedAtMs;
-    if (share >= 1 || busyMs < busyMsMin || signal?.aborted) return;
+    const nowMs = clock.nowMs();
+    const busyMs = nowMs - restedAtMs;
+    if (share >= 1 || busyMs < busyMsMin || nowMs - begunAtMs >= restsForMs || signal?.aborted) return;
     await clock.sleep(restMs(busyMs, share), signal).catch((error: unknown) => {
       if (!signal?.aborted) throw error;
     });

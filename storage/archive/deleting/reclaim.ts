@@ -23,17 +23,23 @@ export const reclaimBounds = {
   objectsPerBatch: 50,
 };
 
+export interface ReclaimOptions<Result = ReclaimResult> {
+  signal?: AbortSignal;
+  /** Told after each batch how far it has come. */
+  onProgress?: (soFar: Result) => void;
+}
+
+export type ReclaimResult = { vaults: number; lists: number; blocks: number; bytes: number; drifts: number };
+export type SettleResult = { objects: number; freed: number };
+
 /** Everything that is due, in all vaults. */
-export async function reclaimDue(
-  storage: Storage,
-  options: { signal?: AbortSignal } = {},
-): Promise<{ vaults: number; lists: number; blocks: number; bytes: number; drifts: number }> {
+export async function reclaimDue(storage: Storage, options: ReclaimOptions = {}): Promise<ReclaimResult> {
   const sum = { vaults: 0, lists: 0, blocks: 0, bytes: 0, drifts: 0 };
   for (const vault of await vaultsWithFreed(storage.database)) {
     options.signal?.throwIfAborted();
     sum.vaults++;
     try {
-      sum.lists += await reclaimListsOf(storage, vault, options);
+      await reclaimListsOf(storage, vault, sum, options);
     } catch (error) {
       if (!(error instanceof RefsDrift)) throw error;
       await raiseAlert(storage.database, {
@@ -43,17 +49,20 @@ export async function reclaimDue(
       });
       sum.drifts++;
     }
-    const { blocks, bytes } = await reclaimBlocksOf(storage, vault, options);
-    sum.blocks += blocks;
-    sum.bytes += bytes;
+    await reclaimBlocksOf(storage, vault, sum, options);
   }
   return sum;
 }
 
-/** @returns lists deleted. @throws RefsDrift */
-async function reclaimListsOf(storage: Storage, vault: number, options: { signal?: AbortSignal }): Promise<number> {
+/** @param sum counts the lists deleted. @throws RefsDrift */
+async function reclaimListsOf(
+  storage: Storage,
+  vault: number,
+  sum: ReclaimResult,
+  options: ReclaimOptions,
+): Promise<void> {
   const { claimWindowMs, freedMarginMs } = storage.settings;
-  for (let deleted = 0; ; ) {
+  for (;;) {
     options.signal?.throwIfAborted();
     const batch = await storage.database.transaction(async (tx) => {
       const reclaimed = await reclaimLists(tx, vault, reclaimBounds.listsPerBatch);
@@ -61,35 +70,34 @@ async function reclaimListsOf(storage: Storage, vault: number, options: { signal
       await addUsage(tx, vault, { referencedBytes: -freed.bytes });
       return reclaimed;
     });
-    deleted += batch.blocks.length;
-    if (batch.seen === 0) return deleted;
+    sum.lists += batch.blocks.length;
+    if (batch.seen === 0) return;
+    options.onProgress?.(sum);
   }
 }
 
 async function reclaimBlocksOf(
   storage: Storage,
   vault: number,
-  options: { signal?: AbortSignal },
-): Promise<{ blocks: number; bytes: number }> {
+  sum: ReclaimResult,
+  options: ReclaimOptions,
+): Promise<void> {
   const settings = {
     objectDeleteDelayMs: storage.settings.objectDeleteDelayMs,
     limit: reclaimBounds.blocksPerBatch,
   };
-  const sum = { blocks: 0, bytes: 0 };
   for (;;) {
     options.signal?.throwIfAborted();
     const batch = await storage.database.transaction((tx) => reclaimBlocks(tx, vault, settings));
     sum.blocks += batch.deleted;
     sum.bytes += batch.bytes;
-    if (batch.seen === 0) return sum;
+    if (batch.seen === 0) return;
+    options.onProgress?.(sum);
   }
 }
 
 /** Looks through objects that are two claim windows old for blocks that no commit came for. */
-export async function settleDue(
-  storage: Storage,
-  options: { signal?: AbortSignal } = {},
-): Promise<{ objects: number; freed: number }> {
+export async function settleDue(storage: Storage, options: ReclaimOptions<SettleResult> = {}): Promise<SettleResult> {
   const olderThanMs = 2 * storage.settings.claimWindowMs;
   const sum = { objects: 0, freed: 0 };
   for (const vault of await vaultsWithUnsettled(storage.database, olderThanMs)) {
@@ -101,6 +109,7 @@ export async function settleDue(
       sum.objects += batch.objects;
       sum.freed += batch.freed;
       if (batch.objects === 0) break;
+      options.onProgress?.(sum);
     }
   }
   return sum;
