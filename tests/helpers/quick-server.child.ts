@@ -42,6 +42,8 @@ const config = {
   uploadLeaseMs: 3_000,
   objectDeleteDelayMs: 1_000,
   verifyEveryMs: 5_000,
+  // Kills are to hit work, and not rests.
+  backgroundPercent: 100,
 };
 const stop = listenForStop({ onImpatience: () => {}, withParent: true });
 const { serve } = await import('../../server/commands/serve.ts');
