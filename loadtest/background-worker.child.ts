@@ -87,7 +87,7 @@ const passes: Record<BackgroundVerb, () => Promise<boolean>> = {
     const deps: PruneDeps = {
       readPolicy: async () => defaultRetention,
       assertMayDelete: () => fence.assertHeld(),
-      assertTime: (read) => fence.assertTime(read),
+      assertStillHeld: (read) => fence.assertStillHeld(read),
     };
     return ((await pruneDue(forPrune, deps, { signal })).versions ?? 0) > 0;
   },

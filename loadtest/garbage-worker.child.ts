@@ -47,7 +47,7 @@ const verbs: Record<string, () => Promise<object>> = {
     pruneDue(storage, {
       readPolicy: async () => defaultRetention,
       assertMayDelete: () => fence.assertHeld(),
-      assertTime: (read) => fence.assertTime(read),
+      assertStillHeld: (read) => fence.assertStillHeld(read),
     }),
   reclaim: () => reclaimDue(storage),
   compact: () => compactDue(storage),

@@ -23,7 +23,7 @@ const shapeOf = (...args: string[]): SeedShape => readSeedArguments(args).shape;
 const deps: PruneDeps = {
   readPolicy: async () => defaultRetention,
   assertMayDelete: async () => {},
-  assertTime: () => {},
+  assertStillHeld: () => {},
 };
 
 async function seeded(

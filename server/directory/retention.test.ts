@@ -29,7 +29,7 @@ import { readPolicyDocument } from './retention-document.ts';
 
 let storage: TestStorage;
 let directory: Directory;
-const held = { assertHeld: async () => {}, assertTime: () => {} };
+const held = { assertHeld: async () => {}, assertStillHeld: () => {} };
 
 beforeAll(async () => {
   storage = await testStorage();
@@ -177,6 +177,6 @@ test('every fault of a policy is named by its field', () => {
 
 test('the fence is asked before anything is deleted', async () => {
   const { ref } = await world();
-  const stopped = { assertHeld: () => Promise.reject(new Error('stopped')), assertTime: () => {} };
+  const stopped = { assertHeld: () => Promise.reject(new Error('stopped')), assertStillHeld: () => {} };
   await expect(pruneArchive(storage, ref, pruneDeps(stopped))).rejects.toThrow('stopped');
 });

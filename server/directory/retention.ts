@@ -171,10 +171,10 @@ function stored(policy: RetentionPolicy | null): string | null {
 }
 
 /** What prune asks of the shell: the policy in force, and whether anything may be deleted now. */
-export function pruneDeps(fence: Pick<Fence, 'assertHeld' | 'assertTime'>): PruneDeps {
+export function pruneDeps(fence: Pick<Fence, 'assertHeld' | 'assertStillHeld'>): PruneDeps {
   return {
     readPolicy: async (tx, ref) => (await readEffectiveRetention(tx, ref)).policy,
     assertMayDelete: () => fence.assertHeld(),
-    assertTime: (now) => fence.assertTime(now),
+    assertStillHeld: (now) => fence.assertStillHeld(now),
   };
 }

@@ -182,7 +182,7 @@ describe('as the engine raises it', () => {
       ref.vault,
     ]);
     const policy = { ...defaultRetention, deletedAfterDays: 0 };
-    const deps = { readPolicy: async () => policy, assertMayDelete: async () => {}, assertTime: () => {} };
+    const deps = { readPolicy: async () => policy, assertMayDelete: async () => {}, assertStillHeld: () => {} };
     expect(await pruneArchive(storage, ref, deps)).toMatchObject({ refused: 'over_cap' });
     expect((await raised(ref.vault)).kind).toBe('expiry_cap');
   });

@@ -89,7 +89,7 @@ export async function newHeldFence(storage: Storage): Promise<Fence> {
 export const pruneAtOnce: PruneDeps = {
   readPolicy: async () => ({ ...defaultRetention, deletedAfterDays: 0 }),
   assertMayDelete: async () => {},
-  assertTime: () => {},
+  assertStillHeld: () => {},
 };
 
 export async function newRun(storage: Storage, ref: ArchiveRef): Promise<number> {

@@ -23,7 +23,7 @@ import { type Machine, NetworkError, type World } from './world.ts';
 const pruneDeps = (world: World, fence: Fence): PruneDeps => ({
   readPolicy: async (_, ref) => world.policyOf(ref.archive),
   assertMayDelete: () => fence.assertHeld(),
-  assertTime: (now) => fence.assertTime(now),
+  assertStillHeld: (now) => fence.assertStillHeld(now),
 });
 
 type Job = (world: World, storage: Storage, fence: Fence) => Promise<unknown>;

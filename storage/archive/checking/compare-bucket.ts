@@ -146,7 +146,7 @@ async function deleteOrphans(storage: Storage, fence: Fence, vault: number, keys
   if (keys.length === 0) return 0;
   await fence.assertHeld();
   const known = await storage.database.transaction(async (tx) => {
-    fence.assertTime(await readFence(tx));
+    fence.assertStillHeld(await readFence(tx));
     return findObjectKeys(tx, vault, keys);
   });
   const orphans = keys.filter((key) => !known.has(key));

@@ -191,11 +191,11 @@ describe('a catalog alone with its bucket', () => {
       await fence.beat();
       rows.push(await readFence(storage.database));
       if (i === 2) await fence.assertHeld();
-      if (i < 2) expect(() => fence.assertTime(rows.at(-1)!)).toThrow('foreign_nonce'); // nobody has looked
+      if (i < 2) expect(() => fence.assertStillHeld(rows.at(-1)!)).toThrow('foreign_nonce'); // nobody has looked
     }
     const passes = rows.map((row) => {
       try {
-        fence.assertTime(row);
+        fence.assertStillHeld(row);
         return true;
       } catch (error) {
         expect(error).toMatchObject({ name: 'DeletingStopped', reason: 'foreign_nonce' });
@@ -203,7 +203,7 @@ describe('a catalog alone with its bucket', () => {
       }
     });
     expect(passes).toEqual([false, false, false, true, true, true]);
-    expect(() => fence.assertTime({ ...rows[5]!, previous: [] })).toThrow('older state'); // after "adopt"
+    expect(() => fence.assertStillHeld({ ...rows[5]!, previous: [] })).toThrow('older state'); // after "adopt"
   });
 
   test('is stopped when the fence object is gone, for good', async () => {
@@ -313,8 +313,8 @@ describe('clocks', () => {
     behindMs = 4 * MINUTE;
     await fence.assertHeld();
     const row = await readFence(storage.database);
-    fence.assertTime(row);
-    expect(() => fence.assertTime({ ...row, now: new Date(row.now.getTime() + 2 * MINUTE) })).toThrow('clock');
+    fence.assertStillHeld(row);
+    expect(() => fence.assertStillHeld({ ...row, now: new Date(row.now.getTime() + 2 * MINUTE) })).toThrow('clock');
     behindMs = 6 * MINUTE;
     await expect(fence.assertHeld()).rejects.toMatchObject({ reason: 'clock' });
     for (let i = 0; i < 4; i++) expect(await fence.beat()).toMatchObject({ held: false, reason: 'clock' });

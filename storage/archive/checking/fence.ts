@@ -60,7 +60,7 @@ export interface Fence {
    * Asks nobody.
    * @throws DeletingStopped
    */
-  assertTime(read: FenceRow): void;
+  assertStillHeld(read: FenceRow): void;
   /**
    * Whether the fence object can be read and is this catalog's, held or not: the bucket is the right one, and answers.
    * Before believing a store that says an object is not there.
@@ -197,7 +197,7 @@ class BucketFence implements Fence {
     if (this.problem) throw new DeletingStopped(this.problem.reason, this.problem.detail);
   }
 
-  assertTime(read: FenceRow): void {
+  assertStillHeld(read: FenceRow): void {
     this.clock.observe(read.now.getTime(), this.monotonicMs());
     const problem = this.setBack(read) ?? this.clockJumped();
     if (problem) throw new DeletingStopped(problem.reason, problem.detail);

@@ -111,7 +111,7 @@ test('what an older state of the catalog calls dead or lapsed is not taken, thou
       await fence.assertHeld();
       await reach('older');
     },
-    assertTime: (read) => fence.assertTime(read),
+    assertStillHeld: (read) => fence.assertStillHeld(read),
     isOurBucket: () => fence.isOurBucket(),
     state: () => fence.state(),
   };

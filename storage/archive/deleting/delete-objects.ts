@@ -82,7 +82,7 @@ function takeBatch(
   limit: number,
 ): Promise<{ swept: number; taken: DeadObject[] }> {
   return database.transaction(async (tx) => {
-    fence.assertTime(await readFence(tx));
+    fence.assertStillHeld(await readFence(tx));
     const swept = await endLapsedLeases(tx, vault, limit);
     return { swept, taken: await takeDeadObjects(tx, vault, { limit, holdMs: takenForMs }) };
   });
@@ -106,7 +106,7 @@ async function deleteBatch(
   const gone = free.filter((object) => !isOurs(object.key) || deletedKeys.has(object.key));
   const ids = gone.map((object) => object.objectId);
   const deleted = await storage.database.transaction(async (tx) => {
-    fence.assertTime(await readFence(tx));
+    fence.assertStillHeld(await readFence(tx));
     return forgetObjects(tx, vault, ids);
   });
   return { deleted, failed: taken.length - gone.length };

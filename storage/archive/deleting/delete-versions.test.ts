@@ -51,7 +51,7 @@ function deps(
       await fence.assertHeld();
       if (++looks === 2) await beforeBatch();
     },
-    assertTime: (read) => fence.assertTime(read),
+    assertStillHeld: (read) => fence.assertStillHeld(read),
   };
 }
 

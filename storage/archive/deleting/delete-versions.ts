@@ -49,7 +49,7 @@ export interface Deleter {
    * Of the fence, which was asked just before, by what the transaction itself reads of it.
    * @throws DeletingStopped
    */
-  assertTime(read: FenceRow): void;
+  assertStillHeld(read: FenceRow): void;
   /** Reads, inside the transaction and after the locks, what the decision rests on; null: nothing is deleted now. */
   prepare(
     tx: Transaction,
@@ -88,7 +88,7 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     const holds = await lockVaultAndReadHolds(tx, ref.vault);
     const archive = await lockArchiveForDeleting(tx, ref);
     // Locks nothing: what it proves is in which catalog this transaction is, and a beat need not wait for that.
-    deleter.assertTime(await readFence(tx));
+    deleter.assertStillHeld(await readFence(tx));
     const nothing = { files: 0, versions: 0, bytes: 0, overBudget: false };
     if (!archive) return nothing;
     const decide = await deleter.prepare(tx, archive, holds);

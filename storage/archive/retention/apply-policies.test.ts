@@ -39,7 +39,7 @@ test('a policy that deletes what nothing made due is applied, archive by archive
       return policy;
     },
     assertMayDelete: async () => {},
-    assertTime: () => {},
+    assertStillHeld: () => {},
   };
   const refs: ArchiveRef[] = [];
   for (let i = 0; i < 3; i++) {

@@ -38,7 +38,7 @@ const block = (seed: string, length = 3000): Buffer => Buffer.alloc(length, `blo
 const withPolicy = (policy: RetentionPolicy = defaultRetention): PruneDeps => ({
   readPolicy: async () => policy,
   assertMayDelete: async () => {},
-  assertTime: () => {},
+  assertStillHeld: () => {},
 });
 const nothingStays: RetentionPolicy = { ...defaultRetention, deletedAfterDays: 0 };
 
@@ -311,7 +311,7 @@ test('a time that the clocks do not agree on decides nothing', async () => {
   await age(ref, 30);
   const wrong = {
     ...withPolicy(),
-    assertTime: () => {
+    assertStillHeld: () => {
       throw new Error('the clock jumped');
     },
   };

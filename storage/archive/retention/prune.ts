@@ -46,7 +46,7 @@ export interface PruneDeps {
    * @throws DeletingStopped when it is of an older state of the catalog than assertMayDelete was asked in, or its time is
    *   not one that the clocks agree on
    */
-  assertTime(read: FenceRow): void;
+  assertStillHeld(read: FenceRow): void;
 }
 
 export interface PrunedBatch {
@@ -229,7 +229,7 @@ async function pruneReadable(
 function retentionDeleter(ref: ArchiveRef, deps: PruneDeps, run: { digest: Buffer; budget: number }): Deleter {
   return {
     budget: run.budget,
-    assertTime: (read) => deps.assertTime(read),
+    assertStillHeld: (read) => deps.assertStillHeld(read),
     async prepare(tx, archive, holds) {
       if (archive.frozen) return null;
       const policy = await deps.readPolicy(tx, ref);
