@@ -231,11 +231,11 @@ class Life {
     for (const worker of world.workers) world.crash(worker);
     await world.setClockWrong(0);
     if (world.setBackAtStep !== null) this.#adopt();
-    // Requests and what is late come to their ends, in any order.
-    for (let steps = 0; scheduler.late.length + world.tasks.size > 0 || this.#adopting; steps++) {
-      if (steps > 10_000) throw new Error('what is under way does not end');
-      await scheduler.step({ lateShare: 0.2 });
-      await world.look();
+    await this.#endWhatIsUnderWay();
+    // A worker that was started while the operator adopted has left its mark after that, or it has landed then.
+    if (world.isContested) {
+      this.#adopt();
+      await this.#endWhatIsUnderWay();
     }
     for (const worker of world.workers) {
       world.crash(worker);
@@ -248,6 +248,16 @@ class Life {
       await world.finish(async () => {
         this.versionsRead += await restoreEverything(world, world.servers[0]!.storage, state.device);
       });
+    }
+  }
+
+  /** Requests and what is late come to their ends, in any order. */
+  async #endWhatIsUnderWay(): Promise<void> {
+    const { scheduler, tasks } = this.#world;
+    for (let steps = 0; scheduler.late.length + tasks.size > 0 || this.#adopting; steps++) {
+      if (steps > 10_000) throw new Error('what is under way does not end');
+      await scheduler.step({ lateShare: 0.2 });
+      await this.#world.look();
     }
   }
 

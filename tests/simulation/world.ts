@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { Problem } from '../../protocol/problems.ts';
 import { adopt } from '../../storage/archive/checking/adopt.ts';
 import { DeletingStopped, type Fence, openFence } from '../../storage/archive/checking/fence.ts';
-import { fenceKey } from '../../storage/archive/checking/fence-object.ts';
+import { contestedKey, fenceKey } from '../../storage/archive/checking/fence-object.ts';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type Database, isPassingFault } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
@@ -381,6 +381,11 @@ export class World {
     await this.#landEverything();
     const fence = this.bucket.objects.get(fenceKey(this.catalogId));
     return fence !== undefined && !this.#keptNonces?.has(JSON.parse(Buffer.from(fence.bytes).toString()).nonce);
+  }
+
+  /** Whether the mark is there that stops all deleting until somebody adopts. */
+  get isContested(): boolean {
+    return this.bucket.objects.has(contestedKey(this.catalogId));
   }
 
   /**

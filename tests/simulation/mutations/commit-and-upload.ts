@@ -77,13 +77,23 @@ export const storingGuards: Guard[] = [
     ),
   },
   {
+    // Without the look beforehand, or two uploads would have to meet between the look and the row for it to matter.
     name: 'a claim is never shortened',
     why: 'an upload that repeats a block ends the promise of another',
-    edits: one(
-      blocks,
-      'ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = greatest(blocks.claimed_until, excluded.claimed_until)',
-      "ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = excluded.claimed_until - interval '1 hour'",
-    ),
+    edits: [
+      {
+        file: 'storage/archive/writing/upload.ts',
+        find: 'const { kept, until } = await claimHeldBlocks(storage.database, vault, header.blocks, storage.settings.claimWindowMs);',
+        replace:
+          'const { kept, until } = await claimHeldBlocks(storage.database, vault, Buffer.alloc(0), storage.settings.claimWindowMs);',
+      },
+      {
+        file: blocks,
+        find: 'ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = greatest(blocks.claimed_until, excluded.claimed_until)',
+        replace:
+          "ON CONFLICT (vault_id, hash) DO UPDATE SET claimed_until = excluded.claimed_until - interval '1 hour'",
+      },
+    ],
   },
   {
     name: 'an object turns live only while its row is writing',
