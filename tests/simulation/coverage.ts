@@ -32,6 +32,11 @@ export class Coverage {
     }
   }
 
+  /** Whether some task is in such an operation now. */
+  isUnderWay(operation: string): boolean {
+    return this.#open.values().some((open) => open === operation);
+  }
+
   get begun(): number {
     return [...this.operations.values()].reduce((sum, count) => sum + count, 0);
   }

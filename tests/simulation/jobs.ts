@@ -146,7 +146,9 @@ export async function reviewAlerts(storage: Storage, vault: number): Promise<num
 export async function runOperator(world: World): Promise<void> {
   const { random, scheduler } = world;
   for (;;) {
-    for (let wait = 10 + random.below(60); wait > 0; wait--) await scheduler.gate('operator');
+    // What an operator says matters most to a deleter that is at work: then they often come.
+    const isDue = (wait: number): boolean => wait <= 0 || (world.coverage.isUnderWay('prune') && random.chance(0.1));
+    for (let wait = 10 + random.below(60); !isDue(wait); wait--) await scheduler.gate('operator');
     const { vault, archive } = random.pick(world.devices);
     const dice = random.next();
     try {
