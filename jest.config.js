@@ -11,5 +11,6 @@ export default {
   testMatch: services ? ['**/*.services.test.ts'] : ['**/*.test.ts'],
   testPathIgnorePatterns: services ? ['/node_modules/'] : ['/node_modules/', '\\.(services|long)\\.test\\.ts$'],
   testTimeout: 60_000,
-  maxWorkers: 2,
+  // Many tests mostly wait, for processes and PostgreSQL: one more than the processors of the smallest machine.
+  maxWorkers: 3,
 };
