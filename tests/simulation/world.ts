@@ -165,7 +165,8 @@ export class World {
   }
 
   #fence(storage: Storage): Fence {
-    return openFence(storage, { beatMs, beatsBeforeDeleting: 2, monotonicMs: () => this.#trueMs });
+    const pause = (): Promise<void> => this.scheduler.gate('pause');
+    return openFence(storage, { beatMs, beatsBeforeDeleting: 2, monotonicMs: () => this.#trueMs, pause });
   }
 
   setPolicy(archive: number, policy: RetentionPolicy): void {

@@ -61,6 +61,45 @@ test.each([
   expect(compareNonces({ nonce, previous }, inBucket)).toBe(verdict);
 });
 
+describe('work that looks while a beat has written its row and not yet its object', () => {
+  async function inBetween(): Promise<{
+    fence: Fence;
+    putNow: () => void;
+    beaten: Promise<unknown>;
+    storage: TestStorage;
+  }> {
+    const objects = new MemoryStore();
+    const storage = await newStorage(objects);
+    const fence = open(storage);
+    await beatUntilHeld(fence);
+    const { promise: mayPut, resolve: putNow } = Promise.withResolvers<void>();
+    const put = objects.put.bind(objects);
+    objects.put = (...args) => mayPut.then(() => put(...args));
+    await age(storage, MINUTE);
+    const { nonce } = await readFence(storage.database);
+    const beaten = fence.beat();
+    while ((await readFence(storage.database)).nonce === nonce);
+    return { fence, putNow, beaten, storage };
+  }
+
+  test('waits for it, and is not stopped', async () => {
+    const { fence, putNow, beaten } = await inBetween();
+    setTimeout(putNow, 250);
+    await fence.assertHeld();
+    await beaten;
+  });
+
+  test('for a bounded time', async () => {
+    const { putNow, beaten, storage } = await inBetween();
+    const pauses: number[] = [];
+    const other = open(storage, { beatsBeforeDeleting: 0, pause: async (ms) => pauses.push(ms) });
+    await expect(other.assertHeld()).rejects.toMatchObject({ reason: 'stale' });
+    expect(pauses).toEqual(new Array(20).fill(100));
+    putNow();
+    await beaten;
+  });
+});
+
 describe('a catalog alone with its bucket', () => {
   test('holds the fence after three beats, and not before', async () => {
     const storage = await newStorage();

@@ -14,6 +14,7 @@
  *   and when it is repeated, the database may have failed over onto an older state of the catalog.
  */
 import { uptime } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { closeAlertsOf, listAlerts, raiseAlert } from '../../catalog/checking/alerts.ts';
 import { type FenceRow, readFence, renewFence } from '../../catalog/checking/fence.ts';
 import type { Storage } from '../../storage.ts';
@@ -75,6 +76,8 @@ export interface FenceOptions {
   beatsBeforeDeleting: number;
   /** How far clocks may be apart before deleting stops. Default 5 min. */
   clockApartMsMax?: number;
+  /** Waits so many milliseconds. Default: a timer. */
+  pause?: (ms: number) => Promise<unknown>;
   /** A clock that nobody sets and that goes on while the machine sleeps. Default: how long the machine is up. */
   monotonicMs?: () => number;
 }
@@ -130,6 +133,10 @@ interface Problem {
 const patientBeats = 3;
 const passing = new Set<StopReason>(['starting', 'stale', 'bucket_unreachable', 'catalog_unreachable']);
 
+/** For how long work waits for a beat's object whose row it has seen. */
+const pauseMs = 100;
+const pausesMax = 20;
+
 /** As often as a look is repeated because others renewed the row meanwhile. */
 const looksMax = 4;
 
@@ -154,6 +161,7 @@ class BucketFence implements Fence {
   private readonly beatsBeforeDeleting: number;
   private readonly clockApartMsMax: number;
   private readonly monotonicMs: () => number;
+  private readonly pause: (ms: number) => Promise<unknown>;
   private readonly clock: ClockWatch;
   /** In row and bucket when assertHeld last passed. Null: it never did. */
   private heldNonce: string | null = null;
@@ -171,6 +179,7 @@ class BucketFence implements Fence {
     this.clockApartMsMax = options.clockApartMsMax ?? fenceDefaults.clockApartMsMax;
     // Goes on while the machine sleeps, unlike performance.now(): a laptop that was closed over night did not jump.
     this.monotonicMs = options.monotonicMs ?? (() => uptime() * 1_000);
+    this.pause = options.pause ?? ((ms) => sleep(ms));
     this.clock = new ClockWatch({ toleranceMs: this.clockApartMsMax });
     this.problem = this.starting();
   }
@@ -189,7 +198,12 @@ class BucketFence implements Fence {
 
   async assertHeld(): Promise<void> {
     this.problem = await this.find(async () => {
-      const look = await this.look();
+      let look = await this.look();
+      // A beat writes the row and then the object. Work that looks in between waits for it, and is not stopped by it.
+      for (let pauses = 0; look.verdict === 'behind' && look.mark === null && pauses < pausesMax; pauses++) {
+        await this.pause(pauseMs);
+        look = await this.look();
+      }
       const problem = this.judge(look);
       if (!problem) this.heldNonce = look.row.nonce;
       return problem;
