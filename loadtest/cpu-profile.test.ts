@@ -11,9 +11,9 @@ test('own times are summed by function, over profiles, without idle time', () =>
     nodes: [
       node(1, '(idle)'),
       node(2, '(garbage collector)'),
-      node(3, 'uploadBlocks', 'file:///somewhere/else/storage/archive/upload.ts', 35),
+      node(3, 'uploadBlocks', 'file:///somewhere/else/storage/archive/writing/upload.ts', 35),
       node(4, 'query', 'file:///somewhere/node_modules/pg/lib/client.js', 9),
-      node(5, 'uploadBlocks', 'file:///somewhere/else/storage/archive/upload.ts', 35), // called from elsewhere
+      node(5, 'uploadBlocks', 'file:///somewhere/else/storage/archive/writing/upload.ts', 35), // called from elsewhere
     ],
     samples: [1, 2, 3, 4, 5, 3],
     timeDeltas: [900_000, 1_000, 2_000, 3_000, 4_000, -7],
