@@ -35,8 +35,12 @@ const seed = Number(process.env.HOLDFAST_TEST_SEED ?? 11);
 const checkEvery = 20;
 /** From the last deletion to an empty store: two claim windows, delays, and the jobs' intervals, on a busy machine. */
 const drainMs = 120_000;
-/** An object that a killed worker had taken, or an upload had begun, is somebody's for a while longer. */
-const settleMs = 6_000;
+/**
+ * An object that a killed worker had taken, or an upload had begun, is somebody's for a while longer. One whose row died
+ * with PostgreSQL (it is written without waiting for the disk) is found by the comparison with the bucket; and that of a
+ * killed worker begins anew when the queue has noticed, after half a minute.
+ */
+const settleMs = 75_000;
 
 const cleanUps: (() => unknown)[] = [];
 afterEach(async () => {
