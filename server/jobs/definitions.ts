@@ -159,9 +159,7 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'deleting',
     everyMs: 10 * minute,
     sliceMs: 6 * hour,
-    work: async (context, { signal, progress }) => ({
-      ...(await compactDue(resting(context, signal), { signal, onProgress: (soFar) => progress({ ...soFar }) })),
-    }),
+    work: (context, { signal, progress }) => compactDue(resting(context, signal), { signal, onProgress: progress }),
   },
   'delete-objects': {
     queue: 'deleting',
@@ -175,10 +173,9 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'checking',
     everyMs: minute,
     sliceMs: hour,
-    work: async ({ storage, fence, verifyBytesPerSecond, verifyEveryMs }, { signal, progress }) => {
+    work: ({ storage, fence, verifyBytesPerSecond, verifyEveryMs }, { signal, progress }) => {
       const rate = { bytesPerSecond: verifyBytesPerSecond, everyMs: verifyEveryMs };
-      const done = await verifyDue(storage, fence, { ...rate, signal, onProgress: (soFar) => progress({ ...soFar }) });
-      return { ...done };
+      return verifyDue(storage, fence, { ...rate, signal, onProgress: progress });
     },
   },
   // Whoever marks damage looks for it at once; this is for one that was stopped meanwhile, and for what has healed.
@@ -192,18 +189,14 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'checking',
     everyMs: day,
     sliceMs: null,
-    work: async ({ storage, fence }, { signal, progress }) => {
-      const onProgress = (soFar: object): void => progress({ ...soFar });
-      return unlessStopped(compareBucket(storage, fence, { signal, onProgress }).then((result) => ({ ...result })));
-    },
+    work: ({ storage, fence }, { signal, progress }) =>
+      unlessStopped(compareBucket(storage, fence, { signal, onProgress: progress })),
   },
   recount: {
     queue: 'checking',
     everyMs: 7 * day,
     sliceMs: null,
-    work: async (context, { signal, progress }) => ({
-      ...(await recountDue(resting(context, signal), { signal, onProgress: (soFar) => progress({ ...soFar }) })),
-    }),
+    work: (context, { signal, progress }) => recountDue(resting(context, signal), { signal, onProgress: progress }),
   },
 };
 

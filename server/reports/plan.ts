@@ -1,5 +1,5 @@
 /** What pruning a device's archive would do: a line for each version with its reason, and the sum as the last line. */
-import { reportPlan } from '../../storage/archive/retention/plan-report.ts';
+import { type PlanSummary, reportPlan } from '../../storage/archive/retention/plan-report.ts';
 import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
 import type { PlannedFile } from '../../storage/archive/retention/prune.ts';
 import { explainReason, type Reason, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
@@ -22,16 +22,7 @@ export interface PlanLine extends ShownPath {
 
 export interface PlanEnd {
   /** Null: there is no policy to plan by, and nothing is deleted. */
-  summary: null | {
-    files: number;
-    keep: number;
-    expire: number;
-    expireBytes: number;
-    cap: number;
-    overCap: boolean;
-    frozen: boolean;
-    policy: RetentionPolicy;
-  };
+  summary: PlanSummary | null;
   /** Why there is no policy. */
   unreadable?: string;
 }

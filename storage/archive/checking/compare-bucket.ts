@@ -25,7 +25,7 @@ export interface CompareOptions {
   pageMax?: number;
 }
 
-export interface CompareResult {
+export type CompareResult = {
   /** Objects in the bucket under this catalog's prefix. */
   listed: number;
   /** Of those, deleted because no row knows them. */
@@ -38,7 +38,7 @@ export interface CompareResult {
   markedDamaged: number;
   /** Vaults of which too much is missing to mark it before somebody has looked. */
   stopped: number;
-}
+};
 
 const vaultsPage = 100;
 const rowsPage = 1_000;

@@ -25,7 +25,7 @@ export interface RecountOptions {
   timeoutMs?: number;
 }
 
-export interface RecountResult {
+export type RecountResult = {
   /** Blocks and lists whose count was too low, too high, or that are named and not there. */
   tooLow: number;
   tooHigh: number;
@@ -34,7 +34,7 @@ export interface RecountResult {
   liveBytes: number;
   raised: number;
   lowered: number;
-}
+};
 
 /** Drifts looked at in one go. When there are more, the next recount goes on. */
 const driftsMax = 10_000;

@@ -41,7 +41,7 @@ export interface VerifyOptions {
   passMs?: number;
 }
 
-export interface VerifyResult {
+export type VerifyResult = {
   /** Objects and bytes read whole. */
   objects: number;
   bytes: number;
@@ -53,7 +53,7 @@ export interface VerifyResult {
   unreadable: number;
   /** 1: too much looked damaged, so nothing of it was marked, and an alert says so. */
   stopped: number;
-}
+};
 
 /** Objects of one vault that are judged together. */
 const batchObjects = 64;

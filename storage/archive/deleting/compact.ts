@@ -24,7 +24,7 @@ import { readPlaces } from '../reading/read-blocks.ts';
 import { encodeFooter, footerBytes } from '../writing/object-footer.ts';
 import { objectKey } from '../writing/upload.ts';
 
-export interface CompactResult {
+export type CompactResult = {
   objects: number;
   blocks: number;
   bytes: number;
@@ -32,7 +32,7 @@ export interface CompactResult {
   damaged: number;
   /** Blocks whose object could not be read at their place: verify looks into that. */
   unread: number;
-}
+};
 
 /** Objects looked at together. */
 const pageObjects = 200;

@@ -52,6 +52,16 @@ async function begin(): Promise<{ ref: ArchiveRef; run: number }> {
   return { ref, run: await newRun(storage, ref) };
 }
 
+/** Commits one more state of each path, all of the one block `x`, which is there. */
+function commitAll(ref: ArchiveRef, run: number, paths: readonly string[]): ReturnType<typeof commit> {
+  return commit(
+    storage,
+    ref,
+    run,
+    paths.map((path) => version(path, [block('x')])),
+  );
+}
+
 /** Commits states of one path, one after the other, each of one block of its own. */
 async function commitStates(ref: ArchiveRef, run: number, path: string, contents: string[]): Promise<void> {
   for (const content of contents) {
@@ -198,13 +208,7 @@ test('more than the cap is an alert and deletes nothing, until somebody has look
   const { ref, run } = await begin();
   const paths = Array.from({ length: 12 }, (_, i) => `/file ${i}`);
   await upload(storage, ref.vault, [block('x')]);
-  for (let i = 0; i < 3; i++)
-    await commit(
-      storage,
-      ref,
-      run,
-      paths.map((path) => version(path, [block('x')])),
-    );
+  for (let i = 0; i < 3; i++) await commitAll(ref, run, paths);
   await age(ref, 30);
 
   // 24 of 36 would go: over 30 % and over 20.
@@ -221,13 +225,7 @@ test('more than the cap is an alert and deletes nothing, until somebody has look
   });
   expect(await pruneArchive(storage, ref, withPolicy())).toMatchObject({ versions: 24, refused: null });
 
-  for (let i = 0; i < 3; i++)
-    await commit(
-      storage,
-      ref,
-      run,
-      paths.map((path) => version(path, [block('x')])),
-    );
+  for (let i = 0; i < 3; i++) await commitAll(ref, run, paths);
   await age(ref, 30);
   expect(await pruneArchive(storage, ref, withPolicy())).toMatchObject({ versions: 0, refused: 'over_cap' });
 });
@@ -236,13 +234,7 @@ test('a leave to go over the cap is for what was asked, and for nothing else', a
   const { ref, run } = await begin();
   const paths = Array.from({ length: 12 }, (_, i) => `/file ${i}`);
   await upload(storage, ref.vault, [block('x')]);
-  const more = () =>
-    commit(
-      storage,
-      ref,
-      run,
-      paths.map((path) => version(path, [block('x')])),
-    );
+  const more = () => commitAll(ref, run, paths);
   for (let i = 0; i < 3; i++) await more();
   await age(ref, 30);
   expect(await pruneArchive(storage, ref, withPolicy())).toMatchObject({ refused: 'over_cap' });
@@ -267,13 +259,7 @@ test('the cap is for a day, however many prunes there are, and what was agreed t
   const { ref, run } = await begin();
   const paths = Array.from({ length: 15 }, (_, i) => `/file ${i}`);
   await upload(storage, ref.vault, [block('x')]);
-  const more = () =>
-    commit(
-      storage,
-      ref,
-      run,
-      paths.map((path) => version(path, [block('x')])),
-    );
+  const more = () => commitAll(ref, run, paths);
   for (let i = 0; i < 2; i++) await more();
   await age(ref, 30);
   expect(await pruneArchive(storage, ref, withPolicy())).toMatchObject({ versions: 15, refused: null });
@@ -394,13 +380,7 @@ test('at the cap nothing is wrong', async () => {
   const { ref, run } = await begin();
   const paths = Array.from({ length: 10 }, (_, i) => `/file ${i}`);
   await upload(storage, ref.vault, [block('x')]);
-  for (let i = 0; i < 3; i++)
-    await commit(
-      storage,
-      ref,
-      run,
-      paths.map((path) => version(path, [block('x')])),
-    );
+  for (let i = 0; i < 3; i++) await commitAll(ref, run, paths);
   await age(ref, 30);
   expect(await pruneArchive(storage, ref, withPolicy())).toMatchObject({ versions: 20, refused: null });
 });
