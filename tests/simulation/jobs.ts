@@ -119,10 +119,19 @@ const operatorSql = {
   ),
 };
 
-/** Legal holds as the product will place them: first the vault's row, then the hold. */
-export function placeHold(storage: Storage, vault: number, policy: object): Promise<void> {
+/**
+ * Legal holds as the product will place them: first the vault's row, then whatever else belongs to a hold, then the hold.
+ * @param meanwhile what happens between the two
+ */
+export function placeHold(
+  storage: Storage,
+  vault: number,
+  policy: object,
+  meanwhile: () => Promise<void> = async () => {},
+): Promise<void> {
   return storage.database.transaction(async (tx) => {
     await tx.query(operatorSql.lockVault, [vault]);
+    await meanwhile();
     await tx.query(operatorSql.placeHold, [vault, JSON.stringify(policy)]);
   });
 }
@@ -155,7 +164,11 @@ export async function runOperator(world: World): Promise<void> {
       if (dice < 0.25) await world.request('review', (storage) => reviewAlerts(storage, vault));
       else if (dice < 0.45) {
         const policy = random.pick([{}, { paths: ['/folder1'] }, { until: new Date(world.databaseMs).toISOString() }]);
-        await world.request('hold', (storage) => placeHold(storage, vault, policy));
+        const gates = random.below(12);
+        const meanwhile = async (): Promise<void> => {
+          for (let i = 0; i < gates; i++) await scheduler.gate('placing a hold');
+        };
+        await world.request('hold', (storage) => placeHold(storage, vault, policy, meanwhile));
       } else if (dice < 0.7) {
         await world.request('hold', (storage) => releaseHolds(storage, vault, random.pick([0, 30_000])));
       } else world.setPolicy(archive, world.somePolicy());
