@@ -19,7 +19,8 @@ const sql = {
   findAdministrator: statement(
     'directory.findAdministrator',
     `SELECT u.user_id AS "userId", u.tenant_id AS "tenantId", u.password_hash AS "passwordHash", u.state,
-            u.administrator, u.tenant_id = first.tenant_id AS operator
+            EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = u.user_id AND r.role = 'Customer Cloud Admin') AS administrator,
+            u.tenant_id = first.tenant_id AS operator
        FROM (SELECT min(tenant_id) AS tenant_id FROM tenants) first
        JOIN users u ON u.tenant_id = coalesce($1::bigint, first.tenant_id) AND lower(u.name) = lower($2)`,
   ),
@@ -35,7 +36,7 @@ export const administratorSignIn = {
 };
 
 interface AdministratorRow extends Administrator {
-  passwordHash: string;
+  passwordHash: string | null;
   state: 'active' | 'blocked' | 'deactivated';
   administrator: boolean;
 }

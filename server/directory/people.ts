@@ -20,19 +20,26 @@ const sql = {
   ),
   insertOrganization: statement(
     'directory.insertOrganization',
-    `INSERT INTO organizations (tenant_id, parent_id, name, registration_key) VALUES ($1, $2, $3, $4) RETURNING organization_id AS "organizationId"`,
+    `WITH drawn AS MATERIALIZED (SELECT nextval(pg_get_serial_sequence('organizations', 'organization_id')) AS id)
+     INSERT INTO organizations (organization_id, tenant_id, parent_id, name, registration_key, path) OVERRIDING SYSTEM VALUE
+     SELECT drawn.id, $1, $2, $3, $4, coalesce((SELECT path FROM organizations WHERE tenant_id = $1 AND organization_id = $2), '{}') || drawn.id
+       FROM drawn RETURNING organization_id AS "organizationId"`,
   ),
   insertUser: statement(
     'directory.insertUser',
-    `INSERT INTO users (tenant_id, organization_id, name, password_hash, administrator) VALUES ($1, $2, $3, $4, $5)
+    `INSERT INTO users (tenant_id, organization_id, name, password_hash) VALUES ($1, $2, $3, $4)
      RETURNING user_id AS "userId"`,
+  ),
+  grantRole: statement(
+    'directory.grantRole',
+    `INSERT INTO user_roles (tenant_id, user_id, role, scope, organization_id) VALUES ($1, $2, $3, $4, $5)`,
   ),
 };
 
 export interface SignInRow {
   userId: number;
   tenantId: number;
-  passwordHash: string;
+  passwordHash: string | null;
   state: 'active' | 'blocked' | 'deactivated';
 }
 
@@ -87,7 +94,7 @@ export interface NewUser {
   organizationId: number;
   name: string;
   passwordHash: string;
-  /** May look at and decide for the tenant. */
+  /** Has every permission in the whole tenant: the role *Customer Cloud Admin*. */
   administrator?: boolean;
 }
 
@@ -97,7 +104,9 @@ export async function insertUser(tx: Transaction, user: NewUser): Promise<number
     user.organizationId,
     user.name,
     user.passwordHash,
-    user.administrator ?? false,
   ]);
-  return row!.userId;
+  const { userId } = row!;
+  if (user.administrator)
+    await tx.query(sql.grantRole, [user.tenantId, userId, 'Customer Cloud Admin', 'all', user.organizationId]);
+  return userId;
 }

@@ -138,10 +138,11 @@ describe('a policy that cannot be read', () => {
     const runId = await newRun(storage, ref);
     await commit(storage, ref, runId, [version('/gone')]);
     await commit(storage, ref, runId, [deletion('/gone')]);
-    await run('UPDATE organizations SET retention = $2::jsonb WHERE organization_id = $1', [
-      leaf,
-      JSON.stringify(stored),
-    ]);
+    await run(
+      `INSERT INTO organization_settings (tenant_id, organization_id, name, value)
+       SELECT tenant_id, organization_id, 'retention.policy', $2::jsonb FROM organizations WHERE organization_id = $1`,
+      [leaf, JSON.stringify(stored)],
+    );
     await expect(pruneArchive(storage, ref, pruneDeps(held))).rejects.toThrow(PolicyUnreadable);
     const count = () => run('SELECT seq FROM versions WHERE vault_id = $1', [ref.vault]);
     expect(await count()).toHaveLength(2);

@@ -1,6 +1,6 @@
 /**
- * Which retention policy an archive has. A device's own wins, then that of the nearest organization above its user, then
- * the default. A policy is taken whole: nothing of one is mixed with another, since its windows only make sense together.
+ * Which retention policy an archive has. One that an organization has locked wins, the topmost; then a device's own, then
+ * that of the nearest organization above its user, then the default. A policy is taken whole: nothing of one is mixed with another, since its windows only make sense together.
  *
  * What must stay true: a stored policy that cannot be read deletes nothing. It is never passed over for the one above
  * it or for the default, which could delete what it was made to keep.
@@ -16,46 +16,59 @@ import { type Database, statement, type Transaction } from '../../storage/catalo
 import type { ArchiveRef } from '../../storage/storage.ts';
 import { type PolicyFault, readPolicyDocument } from './retention-document.ts';
 
-/** An organization's ancestors from itself up, as far as the first that has a policy. `start` is its row. */
-const upFrom = (start: string): string => `up AS (
-       ${start}
-       UNION ALL
-       SELECT up.depth + 1, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention FROM up
-         JOIN organizations o ON o.tenant_id = up.tenant_id AND o.organization_id = up.parent_id
-        WHERE up.retention IS NULL)`;
+/**
+ * The policies said by the organizations of `path`, the one that counts first: the topmost locked one, else the lowest.
+ * `rank` leaves room for a device's own between the two.
+ */
+const saidBy = (
+  path: string,
+): string => `SELECT 'organization' AS kind, o.organization_id::text AS id, o.name, s.value AS retention,
+              CASE WHEN s.locked THEN 0 ELSE 2 END AS rank,
+              cardinality(o.path) * CASE WHEN s.locked THEN 1 ELSE -1 END AS place
+         FROM unnest(${path}) AS above (organization_id)
+         JOIN organization_settings s ON s.organization_id = above.organization_id AND s.name = 'retention.policy'
+         JOIN organizations o ON o.organization_id = s.organization_id`;
 
 const source = `s.kind, s.id, s.name, s.retention`;
 
 const sql = {
   ofArchive: statement(
     'directory.retentionOfArchive',
-    `WITH RECURSIVE device AS MATERIALIZED (
-       SELECT d.guid::text AS guid, d.name, d.user_id FROM devices d WHERE d.vault_id = $1 AND d.archive_id = $2 AND d.state <> 'replaced'),
+    `WITH device AS MATERIALIZED (
+       SELECT d.guid::text AS guid, d.name, d.user_id, o.path
+         FROM devices d JOIN users u ON u.user_id = d.user_id JOIN organizations o ON o.organization_id = u.organization_id
+        WHERE d.vault_id = $1 AND d.archive_id = $2 AND d.state <> 'replaced'),
      own AS MATERIALIZED (
        SELECT r.retention FROM device JOIN devices r ON r.user_id = device.user_id
-        WHERE r.vault_id = $1 AND r.archive_id = $2 AND r.retention IS NOT NULL ORDER BY r.device_id DESC LIMIT 1),
-     ${upFrom(`SELECT 0 AS depth, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention
-         FROM device JOIN users u ON u.user_id = device.user_id
-         JOIN organizations o ON o.tenant_id = u.tenant_id AND o.organization_id = u.organization_id`)}
+        WHERE r.vault_id = $1 AND r.archive_id = $2 AND r.retention IS NOT NULL ORDER BY r.device_id DESC LIMIT 1)
      SELECT ${source} FROM device LEFT JOIN LATERAL (
-       SELECT 'device' AS kind, device.guid AS id, device.name, own.retention, -1 AS depth FROM own
+       SELECT 'device' AS kind, device.guid AS id, device.name, own.retention, 1 AS rank, 0 AS place FROM own
        UNION ALL
-       SELECT 'organization', up.organization_id::text, up.name, up.retention, up.depth FROM up WHERE up.retention IS NOT NULL
-       ORDER BY depth LIMIT 1) s ON true`,
+       ${saidBy('device.path')}
+       ORDER BY rank, place LIMIT 1) s ON true`,
   ),
 
   ofOrganization: statement(
     'directory.retentionOfOrganization',
-    `WITH RECURSIVE ${upFrom(`SELECT 0 AS depth, o.tenant_id, o.organization_id, o.parent_id, o.name, o.retention
-         FROM organizations o WHERE o.tenant_id = $1 AND o.organization_id = $2`)}
-     SELECT ${source} FROM (SELECT 1 FROM up WHERE depth = 0) found LEFT JOIN LATERAL (
-       SELECT 'organization' AS kind, up.organization_id::text AS id, up.name, up.retention FROM up
-        WHERE up.retention IS NOT NULL ORDER BY up.depth LIMIT 1) s ON true`,
+    `SELECT ${source} FROM organizations asked LEFT JOIN LATERAL (
+       ${saidBy('asked.path')}
+       ORDER BY rank, place LIMIT 1) s ON true
+      WHERE asked.tenant_id = $1 AND asked.organization_id = $2`,
   ),
 
   setOfOrganization: statement(
     'directory.setRetentionOfOrganization',
-    'UPDATE organizations SET retention = $3::jsonb WHERE tenant_id = $1 AND organization_id = $2 RETURNING organization_id',
+    `INSERT INTO organization_settings (tenant_id, organization_id, name, value)
+     SELECT tenant_id, organization_id, 'retention.policy', $3::jsonb FROM organizations WHERE tenant_id = $1 AND organization_id = $2
+         ON CONFLICT (organization_id, name) DO UPDATE SET value = EXCLUDED.value RETURNING organization_id`,
+  ),
+
+  // Also says whether there is such an organization when it had no policy of its own.
+  clearOfOrganization: statement(
+    'directory.clearRetentionOfOrganization',
+    `WITH cleared AS (
+       DELETE FROM organization_settings WHERE tenant_id = $1 AND organization_id = $2 AND name = 'retention.policy')
+     SELECT organization_id FROM organizations WHERE tenant_id = $1 AND organization_id = $2`,
   ),
 
   setOfDevice: statement(
@@ -147,7 +160,12 @@ export async function setOrganizationRetention(
   of: { tenantId: number; organizationId: number },
   policy: RetentionPolicy | null,
 ): Promise<boolean> {
-  return (await db.query(sql.setOfOrganization, [of.tenantId, of.organizationId, stored(policy)])).length > 0;
+  const text = stored(policy);
+  const { tenantId, organizationId } = of;
+  const found = await (text === null
+    ? db.query(sql.clearOfOrganization, [tenantId, organizationId])
+    : db.query(sql.setOfOrganization, [tenantId, organizationId, text]));
+  return found.length > 0;
 }
 
 /**

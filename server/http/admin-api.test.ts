@@ -167,7 +167,11 @@ describe('retention', () => {
     const own = await makeTenant();
     const { guid } = await registerOf(own);
     await storage.database.query(
-      { name: '', text: `UPDATE organizations SET retention = '{"keepNewest": 1}' WHERE organization_id = $1` },
+      {
+        name: '',
+        text: `INSERT INTO organization_settings (tenant_id, organization_id, name, value)
+               SELECT tenant_id, organization_id, 'retention.policy', '{"keepNewest": 1}' FROM organizations WHERE organization_id = $1`,
+      },
       [own.leaf],
     );
     const shown = document(await ask('GET', `/v1/admin/devices/${guid}/retention`, undefined, own));

@@ -200,7 +200,12 @@ export function strictPolicy(everyMinutes: 5_256_000 | 5_255_999): RetentionPoli
 }
 
 export async function setPolicy(server: RunningServer, policy: RetentionPolicy): Promise<void> {
-  await server.query('UPDATE organizations SET retention = $1', [JSON.stringify(policy)]);
+  await server.query(
+    `INSERT INTO organization_settings (tenant_id, organization_id, name, value)
+     SELECT tenant_id, organization_id, 'retention.policy', $1 FROM organizations
+         ON CONFLICT (organization_id, name) DO UPDATE SET value = EXCLUDED.value`,
+    [JSON.stringify(policy)],
+  );
 }
 
 /** Backs up a tree, changes it and backs it up again, until told to pause. */

@@ -151,26 +151,37 @@ export async function reviewAlerts(storage: Storage, vault: number): Promise<num
   return open.filter(({ kind }) => kind !== 'damaged').length;
 }
 
-/** Places and releases holds, edits policies and looks at alerts, for ever. */
+/** What a deleter of versions does first in its transaction. */
+const deleterBegins = 'vaults.lock';
+
+/**
+ * Places and releases holds, edits policies and looks at alerts, for ever. What an operator says matters most to a
+ * deleter that has begun and not yet locked the vault: a hold is then often placed, to be met there or waited for.
+ */
 export async function runOperator(world: World): Promise<void> {
   const { random, scheduler } = world;
+  const isDeleterAtTheDoor = (): boolean => scheduler.parked.some(({ label }) => label === deleterBegins);
   for (;;) {
-    // What an operator says matters most to a deleter that is at work: then they often come.
-    const isDue = (wait: number): boolean => wait <= 0 || (world.coverage.isUnderWay('prune') && random.chance(0.1));
+    const isDue = (wait: number): boolean => wait <= 0 || (isDeleterAtTheDoor() && random.chance(0.7));
     for (let wait = 10 + random.below(60); !isDue(wait); wait--) await scheduler.gate('operator');
     const { vault, archive } = random.pick(world.devices);
-    const dice = random.next();
+    const dice = isDeleterAtTheDoor() ? 0.4 : random.next();
     try {
-      if (dice < 0.25) await world.request('review', (storage) => reviewAlerts(storage, vault));
+      if (dice < 0.2) await world.request('review', (storage) => reviewAlerts(storage, vault));
       else if (dice < 0.45) {
-        const policy = random.pick([{}, { paths: ['/folder1'] }, { until: new Date(world.databaseMs).toISOString() }]);
+        const policy = random.pick([
+          {},
+          {},
+          { paths: ['/folder1'] },
+          { until: new Date(world.databaseMs).toISOString() },
+        ]);
         const gates = random.below(12);
         const meanwhile = async (): Promise<void> => {
           for (let i = 0; i < gates; i++) await scheduler.gate('placing a hold');
         };
         await world.request('hold', (storage) => placeHold(storage, vault, policy, meanwhile));
-      } else if (dice < 0.7) {
-        await world.request('hold', (storage) => releaseHolds(storage, vault, random.pick([0, 30_000])));
+      } else if (dice < 0.85) {
+        await world.request('hold', (storage) => releaseHolds(storage, vault, random.pick([0, 0, 30_000])));
       } else world.setPolicy(archive, world.somePolicy());
     } catch (error) {
       if (!(error instanceof NetworkError) && !(error instanceof Problem)) throw error;
