@@ -36,22 +36,27 @@ const apart: { from: string; to: string; but?: string[] }[] = [
 
 /** The only places that import a package. One that is not here has no home, and may not be imported. */
 const homes: Record<string, string[]> = {
+  '@aws-sdk/client-kms': ['server/directory/keys/'],
   '@aws-sdk/client-s3': ['storage/objects/'],
   '@bull-board/api': ['server/jobs/dashboard.ts'],
   '@bull-board/koa': ['server/jobs/dashboard.ts'],
   '@koa/router': ['server/http/'],
-  '@smithy/node-http-handler': ['storage/objects/'],
+  '@smithy/node-http-handler': ['storage/objects/', 'server/directory/keys/'],
   bullmq: ['server/jobs/'],
   'cli-progress': ['agent/commands/'],
+  'csv-stringify': ['server/'],
   commander: ['agent/commands/', 'agent/main.ts'],
   ioredis: ['server/jobs/'],
   koa: ['server/http/'],
   msgpackr: ['protocol/wire.ts'],
+  'openid-client': ['server/directory/sign-in/'],
+  otpauth: ['server/directory/sign-in/'],
   'node-pg-migrate': ['storage/catalog/'],
   pg: ['storage/catalog/'],
   picomatch: ['agent/files/'],
   pino: ['server/log.ts'],
   'prom-client': ['server/metrics.ts'],
+  'swagger-ui-dist': ['server/http/'],
   selfsigned: ['server/embedded/'],
   zod: ['protocol/', 'server/', 'agent/client/', 'agent/files/attributes.ts'],
 };
