@@ -3,6 +3,7 @@
  * twice, be lost or run after a crash, and that costs time only, because what must happen is a row.
  */
 import { z } from 'zod';
+import type { PaceClock } from '../../storage/archive/checking/byte-pace.ts';
 import { compareBucket } from '../../storage/archive/checking/compare-bucket.ts';
 import { findDamageUsers } from '../../storage/archive/checking/damage.ts';
 import { DeletingStopped, type Fence } from '../../storage/archive/checking/fence.ts';
@@ -45,6 +46,8 @@ export interface JobContext {
   runSilenceMs: number;
   /** Of its time, what work that can wait has at most: above 0, and 1 for no rests. */
   backgroundShare: number;
+  /** What rests are measured and slept by. Left out: the system's. */
+  paceClock?: PaceClock;
   verifyBytesPerSecond: number;
   verifyEveryMs: number;
 }
@@ -201,8 +204,17 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
 };
 
 /** The storage for work that can wait, so that backups beside it keep their speed. */
-function resting({ storage, backgroundShare }: JobContext, signal: AbortSignal, restsForMs?: number): Storage {
-  return inBackground(storage, { share: backgroundShare, signal, ...(restsForMs !== undefined && { restsForMs }) });
+function resting(
+  { storage, backgroundShare, paceClock }: JobContext,
+  signal: AbortSignal,
+  restsForMs?: number,
+): Storage {
+  return inBackground(storage, {
+    share: backgroundShare,
+    signal,
+    ...(restsForMs !== undefined && { restsForMs }),
+    ...(paceClock && { clock: paceClock }),
+  });
 }
 
 /** Why deleting is stopped is told by the fence: in alerts, in /readyz and in the metrics. */
