@@ -131,13 +131,15 @@ describe('jobs that can wait', () => {
     expect(clock.rests).toEqual([]);
   });
 
-  test('reclaim and settle that have been at it for a quarter of an hour rest no more', async () => {
+  test('reclaim that has been at it for a quarter of an hour rests no more', async () => {
+    await runAll(['prune', 'settle'], 1, new Clock());
     const clock = new Clock();
     const original = clock.nowMs;
     let asked = 0;
     // The first look is at the beginning; by the second, 16 minutes have gone.
     clock.nowMs = () => (asked++ === 0 ? original() - 16 * 60 * second : original());
     const rests = await runAll(['reclaim'], 0.25, clock);
+    expect(clock.now).toBeGreaterThan(0); // it had something to do
     expect(rests.get('reclaim')).toEqual([]);
   });
 });
