@@ -37,11 +37,14 @@ function blockBytes(vault: number, i: number): Buffer {
   return Buffer.concat([digest, digest, digest, digest]).subarray(0, length);
 }
 
-/** The agent's life, until it is killed. */
-export async function runAgent(world: World, state: DeviceState): Promise<void> {
+/**
+ * The agent's life, until it is killed.
+ * @param restsFor steps at most between two things it does
+ */
+export async function runAgent(world: World, state: DeviceState, restsFor: number): Promise<void> {
   const agent = new Agent(world, state);
   for (;;) {
-    await world.scheduler.gate('think');
+    await world.scheduler.sleep('think', world.random.below(restsFor));
     await agent.act().catch((error: unknown) => {
       if (!(error instanceof NetworkError) && !(error instanceof Problem)) throw error;
       world.scheduler.say(`device ${state.device.index}: ${error.message}`);
@@ -86,8 +89,20 @@ export class Agent {
       if (wanted.length > 0) await this.#upload(wanted);
     }
     await this.#sendLists(made);
-    for (let wait = random.chance(0.3) ? random.below(12) : 0; wait > 0; wait--) await scheduler.gate('wait');
-    await this.#commit(made);
+    if (random.chance(0.3)) await scheduler.sleep('wait', random.below(100));
+    // What was promised a while ago is asked for once more.
+    if (made.hashes.length > 0 && random.chance(0.3)) {
+      const wanted = await this.#claim(made.hashes);
+      if (wanted.length > 0) await this.#upload(wanted);
+    }
+    try {
+      await this.#commit(made);
+    } catch (error) {
+      // Another agent of this device has started a run, which ended this one.
+      if (!(error instanceof Problem) || error.code !== 'run_finished') throw error;
+      this.#run = await this.#start();
+      await this.#commit(made);
+    }
   }
 
   /** Deletes every path. @returns whether there was one */

@@ -19,6 +19,8 @@ export interface ObjectDump {
   size: number;
   live: number;
   settled: boolean;
+  /** Until when an upload has time for it; null: nobody is writing it. */
+  leaseMs: number | null;
 }
 
 export interface VersionDump {
@@ -84,7 +86,7 @@ const rows = (fields: string[], from: string): string =>
 
 const text = `SELECT
   ${rows(['vault_id', name('hash'), 'object_id', 'byte_offset', 'byte_length', 'refs', 'CASE WHEN damaged_at IS NULL THEN 0 ELSE 1 END'], 'blocks')} AS blocks,
-  ${rows(['vault_id', 'object_id', 'key', 'state', 'size_bytes', 'live_bytes', 'settled::int'], 'objects')} AS objects,
+  ${rows(['vault_id', 'object_id', 'key', 'state', 'size_bytes', 'live_bytes', 'settled::int', `CASE state WHEN 'writing' THEN ${ms('next_at')} END`], 'objects')} AS objects,
   ${rows(['vault_id', 'archive_id', 'file_id', 'seq', name('mac'), ms('committed_at')], 'versions')} AS versions,
   ${rows(['vault_id', name('hash'), 'refs', 'CASE WHEN damaged_at IS NULL THEN 0 ELSE 1 END'], 'lists')} AS lists,
   ${rows(['vault_id', name('hash')], 'freed')} AS freed,
@@ -126,7 +128,7 @@ export class CatalogReader {
         refs: n(refs),
         damaged: damaged === '1',
       })),
-      objects: table('objects', ([vault, object, key, state, size, live, settled]) => ({
+      objects: table('objects', ([vault, object, key, state, size, live, settled, lease]) => ({
         vault: n(vault),
         object: n(object),
         key: key!,
@@ -134,6 +136,7 @@ export class CatalogReader {
         size: n(size),
         live: n(live),
         settled: settled === '1',
+        leaseMs: lease ? n(lease) : null,
       })),
       versions: table('versions', ([vault, archive, file, seq, mac, committedMs]) => ({
         vault: n(vault),

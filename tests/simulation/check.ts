@@ -5,10 +5,10 @@
  * objects that only a catalog set back far knows.
  */
 import { sha256 } from '../../protocol/hashes.ts';
-import { holdCovers } from '../../storage/archive/retention/hold-policy.ts';
 import { planRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
-import type { CatalogDump, HoldDump, VersionDump } from './catalog-dump.ts';
+import type { CatalogDump, VersionDump } from './catalog-dump.ts';
 import { type Model, shortName } from './model.ts';
+import { Pins } from './pins.ts';
 import type { Committed } from './simulated-database.ts';
 import type { Bucket } from './simulated-store.ts';
 
@@ -66,6 +66,7 @@ export class Checker {
     this.#objects(next, faults);
     this.#counts(next, faults);
     if (before && before.versions !== next.versions) this.#versions(before, next, committed, faults);
+    if (before && before.objects !== next.objects) this.#leases(before, next, committed, faults);
     if (before && before.blocks !== next.blocks) this.#marked(before, next, faults);
     if (before && before.blocks !== next.blocks) this.#vanished(before, next, committed, faults);
     this.#usage(next, faults);
@@ -162,7 +163,10 @@ export class Checker {
     if (gone.length > 0) this.#deletions(gone, before, committed, faults);
     this.#arrivals(before, next, faults);
     const { model } = this.#context;
-    for (const version of gone) model.acknowledgedOf(version.archive).delete(version.seq);
+    for (const version of gone) {
+      model.acknowledgedOf(version.archive).delete(version.seq);
+      model.taken.add(version.mac);
+    }
     const versions = new Map(next.versions.map((version) => [`${version.archive}/${version.seq}`, version]));
     for (const [archive, acknowledged] of model.acknowledged) {
       for (const [seq, mac] of acknowledged) {
@@ -200,7 +204,7 @@ export class Checker {
     faults: string[],
   ): void {
     const { deleters, clockWrongByMs, mustNotDelete } = this.#context;
-    const by = committed.filter((each) => each.statements.some((name) => deleters.has(name)));
+    const by = committed.filter((each) => each.ran.some(({ name }) => deleters.has(name)));
     const names = `versions ${gone.map(({ archive, seq }) => `${archive}/${seq}`).join(' ')}`;
     if (by.length === 0) {
       faults.push(`5: ${names} vanished, and no deleter was at work`);
@@ -231,32 +235,9 @@ export class Checker {
     before: CatalogDump,
     { policy, nowMs }: { policy: RetentionPolicy; nowMs: number },
   ): string[] {
-    const { model } = this.#context;
-    const { vault, archive } = gone[0]!;
-    const sorted = [...history].sort((a, b) => a.seq - b.seq);
-    const holds = before.holds.filter(
-      (hold) => hold.vault === vault && (hold.releaseMs === null || hold.releaseMs > nowMs),
-    );
-    const leases = before.leases.filter((lease) => lease.archive === archive && lease.untilMs > nowMs);
-    const pinOf = (i: number): 'hold' | 'restore' | null => {
-      const [version, successor] = [sorted[i]!, sorted[i + 1]];
-      if (holds.some((hold) => this.#isHeld(hold, version, successor))) return 'hold';
-      const current = leases.some((lease) => lease.seq >= version.seq && (!successor || successor.seq > lease.seq));
-      return current ? 'restore' : null;
-    };
-    const plan = planRetention(
-      sorted.map((version, i) => {
-        const pinned = pinOf(i);
-        return {
-          seq: version.seq,
-          committedAt: version.committedMs,
-          deleted: model.sent.get(version.mac)!.deleted,
-          ...(pinned && { pinned }),
-        };
-      }),
-      policy,
-      nowMs,
-    );
+    const { archive } = gone[0]!;
+    const pins = new Pins(this.#context.model, before, { vault: gone[0]!.vault, archive }, nowMs);
+    const plan = planRetention(pins.pinned(history), policy, nowMs);
     const reasons = new Map(plan.decisions.map((decision) => [decision.seq, decision]));
     return gone
       .filter(({ seq }) => reasons.get(seq)!.keep)
@@ -266,10 +247,17 @@ export class Checker {
       });
   }
 
-  #isHeld(hold: HoldDump, version: VersionDump, successor: VersionDump | undefined): boolean {
-    const path = Buffer.from(this.#context.model.sent.get(version.mac)!.path);
-    const lifetime = { committedAt: version.committedMs, replacedAt: successor?.committedMs ?? null };
-    return holdCovers(hold.policy, lifetime, path);
+  /** An upload has the time it was given: otherwise it would be sent again and again, and never come to an end. */
+  #leases(before: CatalogDump, next: CatalogDump, committed: readonly Committed[], faults: string[]): void {
+    const wrote = (each: Committed, statement: string): boolean =>
+      each.ran.some(({ name, rows }) => name === statement && rows > 0);
+    const sweeps = committed.filter((each) => wrote(each, 'objects.endLapsedLeases'));
+    if (sweeps.length === 0 || committed.some((each) => wrote(each, 'objects.makeLive'))) return;
+    const at = Math.max(...sweeps.map((each) => each.at));
+    const writing = new Set(next.objects.filter((each) => each.state === 'writing').map((each) => each.key));
+    for (const { key, leaseMs } of before.objects)
+      if (leaseMs !== null && leaseMs > at && !writing.has(key))
+        faults.push(`8: the lease of ${key} was ended ${Math.round(leaseMs - at)} ms before its time`);
   }
 
   /** Only what is damaged is called so. */

@@ -26,7 +26,7 @@ const rates = {
   clockStepBack: 0,
   clockWrong: 0,
   // processes and the network between them
-  pause: 0.012,
+  pause: 0.006,
   requestLost: 0.01,
   answerLost: 0.02,
   agentCrash: 0,

@@ -29,6 +29,8 @@ export class Model {
   readonly sent = new Map<string, SentVersion>();
   /** archive -> seq -> MAC, of versions whose commit was acknowledged and that no deleter was entitled to yet. */
   readonly acknowledged = new Map<number, Map<number, string>>();
+  /** MACs of versions that a deleter took, and was to take: perhaps before its commit was acknowledged. */
+  readonly taken = new Set<string>();
   /** `vault/hash` -> until when (database's clock) it was promised to stay. */
   readonly promises = new Map<string, number>();
 
@@ -41,7 +43,7 @@ export class Model {
   acknowledge(archive: number, firstSeq: number, macs: readonly string[]): void {
     const of = this.acknowledgedOf(archive);
     macs.forEach((mac, i) => {
-      of.set(firstSeq + i, mac);
+      if (!this.taken.has(mac)) of.set(firstSeq + i, mac);
     });
   }
 

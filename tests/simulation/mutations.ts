@@ -62,20 +62,23 @@ for (const { guard } of missed) console.log(`  ${guard.name}: ${guard.why}`);
 process.exitCode = missed.length > 0 ? 1 : 0;
 
 async function tryWithout(guard: Guard): Promise<Outcome> {
+  // One after the other: several edits of a guard may be of one file.
+  const texts = new Map<string, { before: string; after: string }>();
   const edits = guard.edits.map(({ file, find, replace }) => {
     const path = join(scratch, file);
-    const text = readFileSync(path, 'utf8');
-    const found = text.split(find).length - 1;
-    return { path, text, mutated: text.replace(find, () => replace), found, file };
+    const text = texts.get(path) ?? { before: readFileSync(path, 'utf8'), after: readFileSync(path, 'utf8') };
+    const found = text.after.split(find).length - 1;
+    texts.set(path, { ...text, after: text.after.replace(find, () => replace) });
+    return { found, file };
   });
   const wrong = edits.find((edit) => edit.found !== 1);
   if (wrong)
     return { guard, caught: false, seeds: 0, seconds: 0, as: `its text is ${wrong.found} times in ${wrong.file}` };
   if (values.check) return { guard, caught: true, seeds: 0, seconds: 0, as: 'only looked for its text' };
-  for (const edit of edits) writeFileSync(edit.path, edit.mutated);
+  for (const [path, { after }] of texts) writeFileSync(path, after);
   const begun = performance.now();
   const { code, output } = await simulate(Math.min(guard.seeds ?? seedsDefault, Number(values['seeds-max'])));
-  for (const edit of edits) writeFileSync(edit.path, edit.text);
+  for (const [path, { before }] of texts) writeFileSync(path, before);
   const seconds = (performance.now() - begun) / 1000;
   const seeds = Number(/^(\d+) seeds, \d+ failed/m.exec(output)?.[1] ?? 0);
   const as = /FAILED after \d+ steps:\n(.*)/.exec(output)?.[1] ?? (code === 0 ? '' : output.slice(-300));

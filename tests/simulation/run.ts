@@ -1,8 +1,8 @@
 /**
  * Runs simulations: `node tests/simulation/run.ts --seeds N --first-seed M [--ops 500] [--faults 50] [--jobs 2]`.
  * Each seed is a world of its own. A failing one prints itself, its last steps and how to run it again; the exit code
- * says whether all were well. A run of 500 seeds or more also fails when two operations never overlapped, or a fault
- * never struck, in all seeds together.
+ * says whether all were well. A run of 500 seeds or more also fails when, in all seeds together, two operations never
+ * overlapped, a fault never struck, or something never took effect while a main operation of others was under way.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

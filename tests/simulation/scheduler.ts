@@ -41,6 +41,7 @@ interface Parked {
 /** Something on its way that no task waits for any more: a late request, a connection about to be closed. */
 interface Late {
   label: string;
+  notBefore: number;
   happen: () => Promise<void> | void;
 }
 
@@ -52,8 +53,8 @@ export interface Underway {
   end: () => void;
 }
 
-/** How long a statement may run before it is asked whether it waits for a lock. */
-const patienceMs = 3;
+/** How long a statement may run before it is asked whether it waits for a lock: longer while the machine is busy. */
+const patienceMs = { least: 3, most: 15 };
 
 const current = new AsyncLocalStorage<Task>();
 
@@ -75,6 +76,7 @@ export class Scheduler {
   #nextId = 1;
   #nextOrder = 1;
   #last: Task | null = null;
+  #patienceMs: number = patienceMs.least;
   /** Something was committed or rolled back, so who waited may not wait any more. */
   #released = false;
 
@@ -112,6 +114,11 @@ export class Scheduler {
     return task;
   }
 
+  /** Null in what happens late, when nobody waits for it any more. */
+  taskIfAny(): Task | null {
+    return current.getStore() ?? null;
+  }
+
   /** Waits until it is this task's turn. */
   gate(label: string, onCrash?: () => void): Promise<void> {
     const task = this.task();
@@ -119,9 +126,30 @@ export class Scheduler {
     return new Promise((go) => this.parked.push({ order: this.#nextOrder++, label, task, onCrash, go }));
   }
 
-  /** Makes something happen at a later step, whatever becomes of the task. */
-  later(label: string, happen: Late['happen']): void {
-    this.late.push({ label, happen });
+  /** The same, and not before so many steps have been made: what is idle takes no turn from what is not. */
+  sleep(label: string, steps: number): Promise<void> {
+    const task = this.task();
+    task.asleepUntil = Math.max(task.asleepUntil, this.steps + steps);
+    return this.gate(label);
+  }
+
+  /** Ends the sleep of those that stand at gates of this label. */
+  wake(label: string): void {
+    for (const each of this.parked) if (each.label === label) each.task.asleepUntil = 0;
+  }
+
+  /** Makes something happen at a later step, whatever becomes of the task: after so many at least. */
+  later(label: string, happen: Late['happen'], steps = 0): void {
+    this.late.push({ label, happen, notBefore: this.steps + steps });
+  }
+
+  /** Everything that is late happens now. */
+  async landEverything(): Promise<void> {
+    for (const { label, happen } of this.late.splice(0)) {
+      this.say(`late: ${label}`);
+      await happen();
+    }
+    this.#released = true;
   }
 
   /** Kills a task where it is: at its gate, or with a statement on its way. It never runs on. */
@@ -136,8 +164,11 @@ export class Scheduler {
     task.onCrash.clear();
   }
 
-  /** Notes that a statement was sent. Whoever does must call `end` when the answer is there. */
-  underway(pid: number): Underway {
+  /**
+   * Notes that a statement was sent. Whoever does must call `end` when the answer is there.
+   * @param endsTransaction so that others who wait for a lock may not wait any more when it is answered
+   */
+  underway(pid: number, endsTransaction: boolean): Underway {
     const { promise, resolve } = Promise.withResolvers<true>();
     const sent: Underway = {
       pid,
@@ -146,7 +177,7 @@ export class Scheduler {
       end: () => {
         this.#running.delete(sent);
         this.#blocked.delete(sent);
-        this.#released = true;
+        this.#released ||= endsTransaction;
         resolve(true);
       },
     };
@@ -156,7 +187,7 @@ export class Scheduler {
 
   /** Waits for something that is neither at a gate nor a statement of a session of its own; nobody else moves meanwhile. */
   async meanwhile<T>(work: () => Promise<T>): Promise<T> {
-    const waiting = this.underway(0);
+    const waiting = this.underway(0, false);
     try {
       return await work();
     } finally {
@@ -176,10 +207,14 @@ export class Scheduler {
     this.steps++;
     const awake = this.parked.filter((each) => each.task.asleepUntil <= this.steps);
     const candidates = awake.length > 0 ? awake : this.parked;
-    if (this.late.length > 0 && (candidates.length === 0 || this.#random.chance(options.lateShare ?? 0.02))) {
-      const [happening] = this.late.splice(this.#random.below(this.late.length), 1);
-      this.say(`late: ${happening!.label}`);
-      await happening!.happen();
+    const late = this.late.filter(
+      (each) => each.notBefore <= this.steps || candidates.length === 0 || options.lateShare,
+    );
+    if (late.length > 0 && (candidates.length === 0 || this.#random.chance(options.lateShare ?? 0.02))) {
+      const happening = this.#random.pick(late);
+      this.late.splice(this.late.indexOf(happening), 1);
+      this.say(`late: ${happening.label}`);
+      await happening.happen();
       this.#released = true;
       await this.#settle();
       return true;
@@ -234,12 +269,14 @@ export class Scheduler {
     const running = [...this.#running];
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), patienceMs);
+      timer = setTimeout(() => resolve(false), this.#patienceMs);
     });
     const answered = await Promise.race([...running.map((each) => each.answered), patience]);
     clearTimeout(timer);
     if (answered) return;
     const waiting = await this.#waiting(running.map((each) => each.pid));
+    const change = waiting.size > 0 ? -1 : 1;
+    this.#patienceMs = Math.min(patienceMs.most, Math.max(patienceMs.least, this.#patienceMs + change));
     for (const each of running) {
       if (!waiting.has(each.pid) || !this.#running.has(each)) continue;
       this.#running.delete(each);

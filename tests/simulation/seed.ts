@@ -7,10 +7,12 @@ import { AdoptRefused } from '../../storage/archive/checking/adopt.ts';
 import { Agent, type DeviceState, newDeviceState, runAgent } from './agents.ts';
 import { Violation } from './check.ts';
 import type { CoverageReport } from './coverage.ts';
-import { releaseHolds, reviewAlerts, runBeats, runJob, runOperator, runWorker, settlingJobs } from './jobs.ts';
+import { runBeats, runJob, runWorker, settlingJobs } from './jobs.ts';
 import type { Lane } from './lane.ts';
+import { releaseHolds, reviewAlerts, runOperator } from './operators.ts';
 import { restoreEverything } from './reading.ts';
 import type { Task } from './scheduler.ts';
+import { SetBack } from './set-back.ts';
 import { day, minute, second } from './settings.ts';
 import { type Machine, NetworkError, World } from './world.ts';
 
@@ -39,6 +41,8 @@ export interface SeedResult {
 const stepsMax = 60_000;
 /** Rounds of all jobs after which nothing may be left to do. */
 const roundsMax = 40;
+const roundsOfHistory = 3;
+const aboutToDelete = new Set(['versions.delete', 'objects.buryEmpty', 'objects.takeDead']);
 
 export async function runSeed(lane: Lane, seed: number, options: SeedOptions): Promise<SeedResult> {
   const begun = performance.now();
@@ -81,12 +85,14 @@ class Life {
   readonly #agents: Task[] = [];
   readonly #operators: Task[] = [];
   #repairClockAtStep = 0;
+  readonly #setBack: SetBack;
   #setBackAtStep = 0;
   #adopting = false;
   #resting = false;
 
   constructor(world: World, options: SeedOptions) {
     this.#world = world;
+    this.#setBack = new SetBack(world);
     this.#options = options;
   }
 
@@ -94,11 +100,12 @@ class Life {
 
   async live(): Promise<void> {
     const world = this.#world;
-    // Two agents of one device, as when one hangs and is started again: they know nothing of one another.
-    for (const device of [...world.devices, ...world.devices]) {
-      this.#states.push(newDeviceState(device));
-      this.#startAgent(this.#states.length - 1);
-    }
+    for (const device of world.devices) this.#states.push(newDeviceState(device));
+    await this.#makeHistory();
+    // A second agent of a device, as when one hangs and is started again: they know nothing of one another, and each
+    // run that one starts ends the other's.
+    this.#states.push(newDeviceState(world.random.pick(world.devices)));
+    for (const index of this.#states.keys()) this.#startAgent(index);
     for (const worker of world.workers) this.#startWorker(worker);
     for (const name of ['operator 1', 'operator 2'])
       this.#operators.push(world.scheduler.spawn({ name }, 'idle', () => runOperator(world)));
@@ -112,10 +119,26 @@ class Life {
     }
   }
 
+  /** Some backups of each device in peace, some time apart, so that there is something to prune from the start. */
+  async #makeHistory(): Promise<void> {
+    const world = this.#world;
+    world.coverage.isLive = false;
+    world.faults.active = false;
+    const agents = this.#states.map((state) => new Agent(world, state));
+    for (let round = 0; round < roundsOfHistory; round++) {
+      for (const agent of agents) await world.finish(() => agent.backUp());
+      for (const worker of world.workers) await world.finish(async () => void (await worker.fence!.beat()));
+      await world.advance(world.random.pick([4, 10, 20]) * minute);
+    }
+    world.faults.active = true;
+    world.coverage.isLive = true;
+  }
+
   #startAgent(index: number): void {
     const state = this.#states[index]!;
+    const isSecond = index >= this.#world.devices.length;
     this.#agents[index] = this.#world.scheduler.spawn({ name: `agent ${index}` }, 'idle', () =>
-      runAgent(this.#world, state),
+      runAgent(this.#world, state, isSecond ? 2000 : 20),
     );
   }
 
@@ -136,49 +159,58 @@ class Life {
       dice -= share;
       return fell;
     };
-    if (falls(0.04)) await world.advance(random.pick([200, second, 2 * second, 4 * second, 8 * second]));
-    if (falls(0.01)) await world.advance(random.pick([40 * second, 70 * second, 2 * minute, 4 * minute, 60 * minute]));
-    if (falls(0.001)) {
+    if (falls(0.02)) await world.advance(random.pick([200, second, 3 * second, 6 * second, 12 * second]));
+    if (falls(0.0015)) await world.advance(random.pick([40, 40, 40, 70, 70, 70, 150]) * second);
+    if (falls(0.0002)) await world.advance(60 * minute);
+    if (falls(0.0002)) {
       faults.count('clockJump');
       await world.advance(random.pick([day / 4, day, 3 * day]));
     }
-    if (falls(0.0015) && !world.clockIsWrong) {
-      const byMs = random.pick([-2 * minute, -2 * minute, -3 * 60 * minute, 400 * day]);
+    if (falls(0.0005) && !world.clockIsWrong) {
+      const byMs = random.pick([-2 * minute, -2 * minute, -2 * minute, -3 * 60 * minute, 400 * day]);
       faults.count(byMs < 0 ? 'clockStepBack' : 'clockWrong');
       this.#repairClockAtStep = scheduler.steps + 50 + random.below(200);
       await world.setClockWrong(byMs);
     }
-    if (falls(0.002)) {
+    if (falls(0.0008)) {
       const index = random.below(this.#agents.length);
       faults.count('agentCrash');
       scheduler.crash(this.#agents[index]!);
       this.#startAgent(index);
     }
-    if (falls(0.002)) {
+    // Rather while an object is on its way to the store: then it may arrive when its row is long gone.
+    const isPutting = scheduler.parked.some(({ label }) => label.startsWith('put blocks'));
+    if (falls(isPutting ? 0.004 : 0.0005)) {
       faults.count('serverCrash');
       world.crash(random.pick(world.servers));
     }
-    if (falls(0.002)) {
+    if (falls(0.0004)) {
       faults.count('workerCrash');
       this.#restart(random.pick(world.workers));
     }
-    if (falls(0.006) && world.flipBit()) faults.count('bitFlip');
-    if (falls(0.0015) && !world.hasKeptCatalog && world.setBackAtStep === null) {
-      await world.keepCatalog();
-      this.#setBackAtStep = scheduler.steps + 150 + random.below(900);
+    if (falls(0.003) && world.flipBit()) faults.count('bitFlip');
+    // Rather while a deleter is about to: then the catalog that comes back has something to delete.
+    const isDeleting = scheduler.parked.some(({ label }) => aboutToDelete.has(label));
+    if (falls(isDeleting ? 0.002 : 0.00005) && !this.#setBack.hasKept && world.setBackAtStep === null) {
+      await this.#setBack.keep();
+      // Sometimes so late that objects which it names are gone from the bucket.
+      this.#setBackAtStep = scheduler.steps + 150 + random.below(random.pick([900, 900, 4_000]));
     }
-    if (world.hasKeptCatalog && scheduler.steps >= this.#setBackAtStep) await this.#setBack();
-    if (world.setBackAtStep !== null && scheduler.steps >= world.setBackAtStep + 200) this.#adopt();
+    if (this.#setBack.hasKept && scheduler.steps >= this.#setBackAtStep) await this.#setItBack();
+    if (world.setBackAtStep !== null && scheduler.steps >= world.setBackAtStep + 500) this.#adopt();
     if (world.clockIsWrong && scheduler.steps >= this.#repairClockAtStep) await world.setClockWrong(0);
+    // Whoever was started while the clock was wrong takes the right time for a jump, and says so to its operator.
+    if (falls(0.01) && !world.clockIsWrong && world.setBackAtStep === null)
+      for (const worker of world.workers) if (worker.fence!.state().reason === 'clock') this.#restart(worker);
   }
 
   /** The workers' processes go on, with the fences they have; what they were doing has failed. */
-  async #setBack(): Promise<void> {
+  async #setItBack(): Promise<void> {
     const world = this.#world;
-    if (world.scheduler.blockedCount > 0 || !(await world.isFenceNewer())) return;
+    if (world.scheduler.blockedCount > 0 || !(await this.#setBack.isFenceNewer())) return;
     world.faults.count('catalogSetBack');
     for (const worker of world.workers) world.crash(worker);
-    await world.setCatalogBack();
+    await this.#setBack.happen();
     for (const worker of world.workers) this.#startWorker(worker);
   }
 
@@ -200,7 +232,7 @@ class Life {
     const world = this.#world;
     await world.scheduler.gate('adopt');
     try {
-      await world.adopt(options);
+      await this.#setBack.adopt(options);
       return true;
     } catch (error) {
       // A worker that was started meanwhile is a worker that the operator did not stop.
@@ -225,6 +257,7 @@ class Life {
     const world = this.#world;
     const { scheduler, faults } = world;
     faults.active = false;
+    world.coverage.isLive = false;
     this.#resting = true;
     for (const agent of this.#agents) scheduler.crash(agent);
     for (const operator of this.#operators) scheduler.crash(operator);
@@ -233,7 +266,7 @@ class Life {
     if (world.setBackAtStep !== null) this.#adopt();
     await this.#endWhatIsUnderWay();
     // A worker that was started while the operator adopted has left its mark after that, or it has landed then.
-    if (world.isContested) {
+    if (this.#setBack.isContested) {
       this.#adopt();
       await this.#endWhatIsUnderWay();
     }
@@ -281,25 +314,23 @@ class Life {
     return reviewed;
   }
 
-  /** All jobs, over and over, while time passes. */
+  /** All jobs, over and over, and before each round more time than anything here has to wait for, until one changes nothing. */
   async #settle(): Promise<void> {
     const world = this.#world;
     const [worker] = world.workers;
-    let changing: string | undefined;
-    for (let round = 0, quiet = 0; quiet < 2; round++) {
+    for (let round = 0, changing: string | undefined = 'nothing'; changing !== undefined; round++) {
       if (round === roundsMax) throw new Violation(`the jobs never come to an end: ${changing} goes on changing`);
+      await world.advance(4 * minute);
       const before = world.checker.dump!;
       for (let beat = 0; beat < 2; beat++) {
         await world.finish(async () => void (await worker!.fence!.beat()));
         await world.advance(20 * second);
       }
       for (const name of settlingJobs) await world.finish(async () => void (await runJob(world, worker!, name)));
-      await world.advance(4 * minute);
       const after = world.checker.dump!;
       changing = (['versions', 'blocks', 'objects', 'lists', 'freed', 'freedLists'] as const).find(
         (table) => before[table] !== after[table],
       );
-      quiet = changing ? 0 : quiet + 1;
     }
   }
 

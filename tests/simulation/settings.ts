@@ -10,19 +10,20 @@ export const beatMs = minute;
 
 export const settings: StorageSettings = {
   ...storageDefaults,
-  claimWindowMs: minute,
-  uploadLeaseMs: 40 * second,
-  objectDeleteDelayMs: 3 * minute,
+  claimWindowMs: 80 * second,
+  uploadLeaseMs: minute,
+  objectDeleteDelayMs: 2 * minute,
   freedMarginMs: 35 * second, // longer than any transaction (transactionTimeoutMs)
   restoreLeaseMs: 2 * minute,
   expiryVersionsMin: 12,
-  suspiciousFilesMin: 8,
+  suspiciousFilesMin: 7,
 };
 
 /** A policy whose windows are as short as the worlds' lives. */
 export function somePolicy(random: Random): RetentionPolicy {
   const [first, second, third] = random.pick([
     [0, 15, 60],
+    [15, 60, 24 * 60],
     [15, 60, 24 * 60],
     [60, 24 * 60, 7 * 24 * 60],
   ] as const);

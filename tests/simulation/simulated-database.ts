@@ -8,6 +8,7 @@
  */
 import type pg from 'pg';
 import { type Database, isPassingFault, type Statement, type Transaction } from '../../storage/catalog/database.ts';
+import type { Ran } from './effects.ts';
 import type { Faults } from './faults.ts';
 import type { Lane } from './lane.ts';
 import { never, type Scheduler, type Task } from './scheduler.ts';
@@ -27,8 +28,8 @@ export interface Committed {
   committedAt: number;
   /** Whether the clock was set wrong already when it began. */
   clockWrongAtStart: boolean;
-  /** Names of its statements. */
-  statements: readonly string[];
+  /** Its statements. */
+  ran: readonly Ran[];
 }
 
 export interface DatabaseParts {
@@ -38,6 +39,8 @@ export interface DatabaseParts {
   /** The database's clock now, in ms. */
   nowMs: () => number;
   clockIsWrong: () => boolean;
+  /** Told before a statement of a transaction waits for its turn. */
+  onStatement: (name: string, values: readonly unknown[]) => void;
   onCommitted: (committed: Committed) => void;
   /** Raised by one for each time the catalog was set back: whoever was in a transaction then has lost it. */
   generation: () => number;
@@ -103,27 +106,26 @@ export class SimulatedDatabase implements Database {
     const session = await this.#open(nowMs());
     const rows = await session.run<Row>(statement, values);
     session.close();
-    if (writesAnything(statement)) onCommitted(session.committed([statement.name]));
+    if (writesAnything(statement)) onCommitted(session.committed());
     if (faults.strikes('connectionLostAfter')) throw lostConnection();
     return rows;
   }
 
   async #once<T>(work: (transaction: Transaction) => Promise<T>): Promise<T> {
-    const { scheduler, faults, nowMs, onCommitted } = this.#parts;
+    const { scheduler, faults, nowMs, onStatement, onCommitted } = this.#parts;
     await scheduler.gate('BEGIN');
     if (faults.strikes('connectionLostBefore')) throw lostConnection();
     const session = await this.#open(nowMs());
     await session.control('BEGIN');
-    const statements: string[] = [];
     let wrote = false;
     try {
       const result = await work({
         query: async (statement, values = []) => {
+          onStatement(statement.name, values);
           await scheduler.gate(statement.name);
           session.refuseIfOver(nowMs());
           if (faults.strikes('connectionLostBefore')) throw lostConnection();
           const rows = await session.run(statement, values);
-          statements.push(statement.name);
           wrote ||= writesAnything(statement);
           if (faults.strikes('connectionLostAfter')) throw lostConnection();
           return rows as never;
@@ -134,7 +136,7 @@ export class SimulatedDatabase implements Database {
       if (faults.strikes('commitLostBefore')) throw lostConnection();
       await session.control('COMMIT');
       session.close();
-      if (wrote) onCommitted(session.committed(statements));
+      if (wrote) onCommitted(session.committed());
       if (faults.strikes('commitLostAfter')) throw lostConnection();
       return result;
     } catch (error) {
@@ -162,6 +164,7 @@ class Session {
   readonly #task: Task;
   readonly #generation: number;
   readonly #onCrash: () => void;
+  readonly #ran: Ran[] = [];
   #inTransaction = false;
   #underway: Promise<unknown> | null = null;
 
@@ -190,17 +193,20 @@ class Session {
       throw Object.assign(new Error('terminating connection due to transaction timeout'), { code: '25P04' });
   }
 
-  committed(statements: readonly string[]): Committed {
+  committed(): Committed {
     const { beganAt, beganStep, clockWrongAtStart } = this;
     const committedAt = this.#parts.nowMs();
-    return { task: this.#task, at: beganAt, beganStep, committedAt, clockWrongAtStart, statements };
+    return { task: this.#task, at: beganAt, beganStep, committedAt, clockWrongAtStart, ran: this.#ran };
   }
 
   async run<Row>(statement: Statement, values: readonly unknown[]): Promise<Row[]> {
     const { text, name } = statement;
     if (text.includes('statement_timestamp'))
       await this.#send(() => this.#client.query(`SELECT ${setting('sim.statement_at', this.#parts.nowMs(), false)}`));
-    const { rows } = await this.#send(() => this.#client.query({ name, text, values: values as unknown[] }));
+    const { rows, rowCount } = await this.#send(() => this.#client.query({ name, text, values: values as unknown[] }));
+    // One row of nothing is what an aggregate of no rows answers.
+    const isNothing = rows.length === 1 && Object.values(rows[0]).every((value) => value === null);
+    this.#ran.push({ name, values, rows: isNothing ? 0 : (rowCount ?? 0) });
     return rows as Row[];
   }
 
@@ -210,7 +216,7 @@ class Session {
       await this.#send(() => this.#client.query(`BEGIN; SELECT ${setting('sim.transaction_at', this.beganAt, true)}`));
       return;
     }
-    const answer = await this.#send(() => this.#client.query('COMMIT'));
+    const answer = await this.#send(() => this.#client.query('COMMIT'), true);
     this.#inTransaction = false;
     if (answer.command !== 'COMMIT') throw new Error('a transaction that had failed was asked to commit');
   }
@@ -224,7 +230,7 @@ class Session {
       scheduler.later('a lost connection is closed', () => this.#abandon());
       return;
     }
-    await this.#send(() => this.#client.query('ROLLBACK'));
+    await this.#send(() => this.#client.query('ROLLBACK'), true);
     this.#inTransaction = false;
     this.close();
   }
@@ -242,8 +248,9 @@ class Session {
   }
 
   /** Sends, and comes back only to a process that lives. */
-  async #send<T>(query: () => Promise<T>): Promise<T> {
-    const sent = this.#parts.scheduler.underway((this.#client as unknown as { processID: number }).processID);
+  async #send<T>(query: () => Promise<T>, endsTransaction = !this.#inTransaction): Promise<T> {
+    const { processID } = this.#client as unknown as { processID: number };
+    const sent = this.#parts.scheduler.underway(processID, endsTransaction);
     const answer = query();
     this.#underway = answer;
     try {

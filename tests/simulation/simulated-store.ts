@@ -25,6 +25,9 @@ import type { Random } from '../helpers/random.ts';
 import type { Fault, Faults } from './faults.ts';
 import type { Scheduler } from './scheduler.ts';
 
+/** How late a listing may be. Whoever adopts has waited for longer, as for everything that was under way. */
+const staleForMs = 30_000;
+
 /** What the bucket holds. Outlives every process, and every catalog. */
 export class Bucket {
   readonly objects = new Map<string, StoredObject>();
@@ -34,8 +37,8 @@ export class Bucket {
   readonly deleted = new Set<string>();
   /** Offsets of the bits that the world flipped, by key. */
   readonly flipped = new Map<string, number[]>();
-  /** The listing of a moment ago. */
-  stale: Map<string, StoredObject> = new Map();
+  /** The listing of a moment ago, and when that was by the store's clock. */
+  stale: { objects: Map<string, StoredObject>; atMs: number } = { objects: new Map(), atMs: 0 };
 }
 
 export interface StoreParts {
@@ -99,7 +102,8 @@ export class SimulatedStore implements ObjectStore {
     const checked = checkPage(page);
     await this.#before(`list ${short(prefix)}`);
     const { bucket, faults } = this.#parts;
-    const objects = faults.strikes('storeStaleList') ? bucket.stale : bucket.objects;
+    const isRecent = this.#parts.nowMs() - bucket.stale.atMs < staleForMs;
+    const objects = isRecent && faults.strikes('storeStaleList') ? bucket.stale.objects : bucket.objects;
     const listed = pageOf(objects, prefix, checked);
     await this.#parts.scheduler.gate('list: answer');
     return listed;
@@ -126,17 +130,23 @@ export class SimulatedStore implements ObjectStore {
     await scheduler.gate(call, () => {
       if (!random.chance(0.5)) return;
       faults.count('landedAfterCrash');
-      scheduler.later(`${call} of a killed process`, effect);
+      scheduler.later(`${call} of a killed process`, effect, this.#lateness());
     });
     if (faults.strikes('storeErrorBefore')) throw injected(`${call}: failed`);
     if (faults.strikes(late)) {
-      scheduler.later(call, effect);
+      scheduler.later(call, effect, this.#lateness());
       throw injected(`${call}: no answer, and it comes later`);
     }
     effect();
     if (faults.strikes('storeDelay')) scheduler.task().asleepUntil = scheduler.steps + 20 + random.below(250);
     await scheduler.gate(`${call}: answer`);
     if (faults.strikes('storeErrorAfter')) throw injected(`${call}: no answer, but it was done`);
+  }
+
+  /** In steps. Some of what is late comes when everybody has long given it up. */
+  #lateness(): number {
+    const { random } = this.#parts;
+    return random.chance(0.6) ? 0 : random.below(1_500);
   }
 
   #apply(key: string, bytes: Buffer): void {
@@ -157,8 +167,8 @@ export class SimulatedStore implements ObjectStore {
   }
 
   #remember(): void {
-    const { bucket, random } = this.#parts;
-    if (random.chance(0.2)) bucket.stale = new Map(bucket.objects);
+    const { bucket, random, nowMs } = this.#parts;
+    if (random.chance(0.2)) bucket.stale = { objects: new Map(bucket.objects), atMs: nowMs() };
   }
 
   async *#stream(key: string, bytes: Buffer): AsyncGenerator<Uint8Array> {

@@ -1,13 +1,11 @@
 /**
  * One seed's world: a catalog, a bucket, servers, workers, and agents with their devices, all tasks of one scheduler.
- * Here is what happens to them from outside (clocks, crashes, rot, a catalog set back in time) and what of it is known;
- * what agents and workers do is in agents.ts and jobs.ts, what must be true in check.ts.
+ * Here is what happens to them from outside (clocks, crashes, rot) and what of it is known; what agents and workers do is in
+ * agents.ts and jobs.ts, a catalog set back in time in set-back.ts, what must be true in check.ts.
  */
 import assert from 'node:assert/strict';
 import { Problem } from '../../protocol/problems.ts';
-import { adopt } from '../../storage/archive/checking/adopt.ts';
 import { DeletingStopped, type Fence, openFence } from '../../storage/archive/checking/fence.ts';
-import { contestedKey, fenceKey } from '../../storage/archive/checking/fence-object.ts';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type Database, isPassingFault } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
@@ -15,17 +13,22 @@ import { ObjectNotFound, ObjectStoreFault } from '../../storage/objects/object-s
 import { RetryingStore } from '../../storage/objects/retrying-store.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { type Random, seededRandom } from '../helpers/random.ts';
-import { CatalogReader } from './catalog-dump.ts';
+import { type CatalogDump, CatalogReader } from './catalog-dump.ts';
 import { Checker, Violation } from './check.ts';
 import { Coverage } from './coverage.ts';
+import { DeleterWatch } from './deleter-watch.ts';
+import { effectsOf } from './effects.ts';
 import { Faults } from './faults.ts';
 import { epochMs, type Lane } from './lane.ts';
 import { Model } from './model.ts';
+import { keptByPins } from './pins.ts';
 import { Scheduler, type SimulatedProcess, type Task } from './scheduler.ts';
 import { beatMs, settings, somePolicy } from './settings.ts';
 import { type Committed, SimulatedDatabase } from './simulated-database.ts';
 import { Bucket, SimulatedStore } from './simulated-store.ts';
 
+/** Where a worker waits for its next beat. */
+export const betweenBeats = 'between beats';
 /** A process of the server, or an agent's machine, with what it has in memory. */
 export interface Machine extends SimulatedProcess {
   storage: Storage;
@@ -53,6 +56,7 @@ export class World {
   readonly bucket = new Bucket();
   readonly lane: Lane;
   readonly checker: Checker;
+  readonly deleters: DeleterWatch;
   readonly devices: Device[] = [];
   readonly servers: Machine[] = [];
   readonly workers: Machine[] = [];
@@ -72,7 +76,6 @@ export class World {
   #trueMs = epochMs;
   #wrongByMs = 0;
   #clockWrongSince: number | null = null;
-  #keptNonces: ReadonlySet<string> | null = null;
   #failure: Error | null = null;
   #bucketSeen = 0;
 
@@ -88,6 +91,7 @@ export class World {
         task.asleepUntil = this.scheduler.steps + 5 + this.random.below(this.random.pick([20, 60, 200]));
     };
     this.scheduler.onFailure = (_, error) => this.fail(error);
+    this.deleters = new DeleterWatch(this.scheduler, this.random);
     this.checker = new Checker({
       model: this.model,
       bucket: this.bucket,
@@ -129,7 +133,7 @@ export class World {
       }
     });
     this.faults.active = true;
-    this.checker.accept(await this.#reader.read(this.lane.monitor));
+    await this.acceptCatalog();
   }
 
   #storage(): Storage {
@@ -139,7 +143,13 @@ export class World {
       faults: this.faults,
       nowMs: () => this.databaseMs,
       clockIsWrong: () => this.#clockWrongSince !== null,
-      onCommitted: (committed) => this.#committed.push(committed),
+      onCommitted: (committed) => {
+        this.coverage.tookEffect(committed.task.id, effectsOf(committed.ran));
+        this.#committed.push(committed);
+      },
+      onStatement: (name, values) => {
+        if (this.coverage.isLive) this.deleters.onStatement(name, values);
+      },
       generation: () => this.generation,
       onBroken: (error) => this.fail(error),
     });
@@ -194,6 +204,7 @@ export class World {
 
   async advance(ms: number): Promise<void> {
     this.#trueMs += ms;
+    if (ms >= beatMs) this.scheduler.wake(betweenBeats);
     await this.lane.setClock(this.databaseMs);
   }
 
@@ -252,11 +263,14 @@ export class World {
     const task = this.scheduler.spawn(server, name, async () => {
       try {
         const answer = await this.operation(name, () => work(server.storage));
+        this.coverage.ended(name, 'done');
         await this.scheduler.gate('answer');
         if (this.faults.strikes('answerLost')) throw new NetworkError(`${name}: the answer was lost`);
         resolve(answer);
       } catch (error) {
-        reject(this.classify(error));
+        const seen = this.classify(error);
+        this.coverage.ended(name, seen instanceof Problem ? seen.code : 'lost');
+        reject(seen);
       }
       this.tasks.delete(task);
     });
@@ -313,7 +327,27 @@ export class World {
     if (this.#committed.length === 0 && this.#bucketSeen === this.bucket.changes) return;
     const committed = this.#committed.splice(0);
     this.#bucketSeen = this.bucket.changes;
-    this.checker.check(await this.#reader.read(this.lane.monitor), committed);
+    const dump = await this.#reader.read(this.lane.monitor);
+    this.checker.check(dump, committed);
+    for (const each of committed) this.#noteKept(dump, each);
+  }
+
+  /** What a deleter that planned files has left there because of holds or leases. */
+  #noteKept(dump: CatalogDump, { ran, task, at }: Committed): void {
+    const planned = ran.find(({ name, rows }) => name === 'files.setPruneAfter' && rows > 0);
+    if (!planned) return;
+    const [vault, archive] = planned.values as [number, number];
+    const plan = { policy: this.policyOf(archive), nowMs: at };
+    this.coverage.tookEffect(task.id, keptByPins(this.model, dump, { vault, archive }, plan));
+  }
+
+  /** The catalog is another one: what was known of it before is not so any more. */
+  async acceptCatalog(): Promise<CatalogDump> {
+    this.#committed.length = 0;
+    const dump = await this.#reader.read(this.lane.monitor);
+    this.checker.accept(dump);
+    this.forgetPromises();
+    return dump;
   }
 
   /** After a clock was wrong: what was read whole in the future is read again. */
@@ -321,15 +355,13 @@ export class World {
     await this.lane.monitor.query('UPDATE objects SET verified_at = NULL WHERE verified_at > sim.clock_timestamp()');
   }
 
-  get hasKeptCatalog(): boolean {
-    return this.#keptNonces !== null;
-  }
-
   /** Whatever has been deleted from the bucket must not be what a row names. */
   #deleting(key: string): void {
     if (!key.includes('/blocks/') || this.lostObjects.has(key)) return;
     const dump = this.checker.dump!;
     const object = dump.objects.find((each) => each.key === key);
+    if (this.bucket.objects.has(key))
+      this.coverage.tookEffect(this.scheduler.taskIfAny()?.id ?? null, [object ? 'object deleted' : 'orphan deleted']);
     if (this.setBackAtStep !== null)
       this.fail(new Violation(`object ${key} was deleted by a catalog that is not the bucket's`));
     if (object?.state !== 'live') return;
@@ -367,71 +399,5 @@ export class World {
     checker.forget(key);
     this.scheduler.say(`a bit of ${key} is flipped`);
     return true;
-  }
-
-  /** Keeps the catalog as it is, to be set back to. */
-  async keepCatalog(): Promise<void> {
-    await this.lane.keep('earlier');
-    const { rows } = await this.lane.monitor.query('SELECT nonce, previous FROM fence');
-    this.#keptNonces = new Set(`${rows[0].nonce} ${rows[0].previous ?? ''}`.split(' '));
-    this.scheduler.say('the catalog is kept');
-  }
-
-  /** Whether setting it back is something that the fence can see: a renewal that the kept catalog lacks is in the bucket. */
-  async isFenceNewer(): Promise<boolean> {
-    await this.#landEverything();
-    const fence = this.bucket.objects.get(fenceKey(this.catalogId));
-    return fence !== undefined && !this.#keptNonces?.has(JSON.parse(Buffer.from(fence.bytes).toString()).nonce);
-  }
-
-  /** Whether the mark is there that stops all deleting until somebody adopts. */
-  get isContested(): boolean {
-    return this.bucket.objects.has(contestedKey(this.catalogId));
-  }
-
-  /**
-   * The catalog is what it was; everything connected to it loses its connection. This takes longer than any request to
-   * the store can be late, or any job of a worker keeps trying.
-   */
-  async setCatalogBack(): Promise<void> {
-    await this.#landEverything();
-    await this.look();
-    this.generation++;
-    await this.lane.rollBackAll();
-    await this.lane.setBack('earlier');
-    this.#keptNonces = null;
-    this.setBackAtStep = this.scheduler.steps;
-    this.#committed.length = 0;
-    const dump = await this.#reader.read(this.lane.monitor);
-    this.checker.accept(dump);
-    this.forgetPromises();
-    for (const { archive } of this.devices) {
-      const there = new Map(
-        dump.versions.filter((each) => each.archive === archive).map((each) => [each.seq, each.mac]),
-      );
-      const acknowledged = this.model.acknowledgedOf(archive);
-      for (const [seq, mac] of acknowledged) if (there.get(seq) !== mac) acknowledged.delete(seq);
-    }
-    for (const object of dump.objects)
-      if (object.state === 'live' && !this.bucket.objects.has(object.key)) this.lostObjects.add(object.key);
-    this.scheduler.say('the catalog is set back');
-  }
-
-  async #landEverything(): Promise<void> {
-    for (const { label, happen } of this.scheduler.late.splice(0)) {
-      this.scheduler.say(`late: ${label}`);
-      await happen();
-    }
-  }
-
-  /** The operator stops the workers, waits, and says that this catalog is the bucket's. Repeated until it is done. */
-  async adopt({ force }: { force: boolean }): Promise<void> {
-    await this.scheduler.meanwhile(() => this.#landEverything());
-    await this.scheduler.meanwhile(() => this.advance(3 * beatMs));
-    const { storage } = this.workers[0]!;
-    await this.operation('adopt', () => adopt(storage, { take: 'over', beatMs, pageMax: 5, force }));
-    this.setBackAtStep = null;
-    this.lostObjects.clear();
-    this.scheduler.say('the catalog is adopted');
   }
 }

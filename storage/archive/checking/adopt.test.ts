@@ -222,6 +222,16 @@ describe('a catalog that was set back', () => {
     expect(await over({ force: true })).toMatchObject({ adopted: 1, adoptedBlocks: 2, unreadable: 0 });
   });
 
+  test('what is gone is marked also when it is dated in the future, as where the clock is behind', async () => {
+    await upload(storage, ref.vault, [block(1)]);
+    await upload(storage, ref.vault, [block(2)]);
+    await storage.objects.delete(await keyOf(block(1)));
+    await run("UPDATE objects SET created_at = now() + interval '3 hours'");
+    expect(await over()).toMatchObject({ missing: 1, markedDamaged: 1 });
+    expect(await wants(block(1))).toBe(true);
+    expect(await wants(block(2))).toBe(false);
+  });
+
   test('interrupted anywhere, it is run again, and until it has ended nothing is deleted', async () => {
     for (let i = 0; i < 6; i++) await upload(storage, ref.vault, [block(i)]);
     await run('DELETE FROM blocks');

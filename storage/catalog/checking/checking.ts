@@ -74,7 +74,7 @@ const sql = {
   liveBetween: statement(
     'objects.liveBetween',
     `SELECT object_id AS "objectId", key FROM objects
-      WHERE vault_id = $1 AND key COLLATE "C" > $2 AND key COLLATE "C" <= $3 AND state = 'live' AND created_at < $4
+      WHERE vault_id = $1 AND key COLLATE "C" > $2 AND key COLLATE "C" <= $3 AND state = 'live' AND ($4::timestamptz IS NULL OR created_at < $4)
       ORDER BY key COLLATE "C" LIMIT $5`,
   ),
 
@@ -162,11 +162,11 @@ export async function findObjectKeys(db: Transaction, vault: number, keys: reado
   return new Set(rows.map((row) => row.key));
 }
 
-/** Live objects by key, in the byte order of stores, that were live before a moment. */
+/** Live objects by key, in the byte order of stores, that were live before a moment; null: all of them. */
 export async function liveObjectsBetween(
   db: Database,
   vault: number,
-  range: { after: string; upTo: string; liveBefore: Date; limit: number },
+  range: { after: string; upTo: string; liveBefore: Date | null; limit: number },
 ): Promise<{ objectId: number; key: string }[]> {
   const values = [vault, range.after, range.upTo, range.liveBefore, range.limit];
   return db.query<{ objectId: number; key: string }>(sql.liveBetween, values);

@@ -85,7 +85,10 @@ export const bucketGuards: Guard[] = [
   {
     name: 'the fence is asked before orphans are deleted',
     why: 'a catalog set back in time deletes every newer object',
-    edits: one('storage/archive/checking/compare-bucket.ts', 'await fence.assertHeld();', ''),
+    edits: [
+      { file: 'storage/archive/checking/compare-bucket.ts', find: 'await fence.assertHeld();', replace: '' },
+      withoutOwnLook,
+    ],
   },
   {
     name: 'the fence is asked before versions are deleted',
