@@ -19,6 +19,7 @@ COPY migrations ./migrations
 COPY protocol ./protocol
 COPY storage ./storage
 COPY server ./server
+COPY admin ./admin
 RUN mkdir /data && chown node:node /data && chmod 700 /data
 USER node
 VOLUME /data

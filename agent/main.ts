@@ -1,6 +1,8 @@
 /** The reference agent's command. Each subcommand lies in agent/commands/ and says there what it does. */
 import { Command, CommanderError } from 'commander';
 import { addBackup } from './commands/backup.ts';
+import { addRaise } from './commands/keys/raise.ts';
+import { addUnlock } from './commands/keys/unlock.ts';
 import { addList } from './commands/list.ts';
 import { createOutput, exitCodes, reportError } from './commands/output.ts';
 import { addRegister } from './commands/register.ts';
@@ -40,6 +42,8 @@ addVersions(program);
 addRuns(program);
 addStatus(program);
 addRegister(program);
+addRaise(program);
+addUnlock(program);
 for (const command of program.commands) {
   command
     .option(

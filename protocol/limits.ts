@@ -43,6 +43,9 @@ export const limits = {
   /** Hashes in one list. */
   listBlocksMax: 4_096,
 
+  /** Generations of a vault's key. Each comes with a higher level, of which there are three; the rest is room. */
+  keyGenerationsMax: 8,
+
   /** Bytes of a path, from its leading slash. */
   pathBytesMax: 32 * KiB,
   /** Bytes of one name in a path. No file system goes past 1,020; an entry of PostgreSQL's index must fit 2,704. */

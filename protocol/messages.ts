@@ -93,6 +93,25 @@ export const VaultKey = z.discriminatedUnion('level', [
 ]);
 export type VaultKey = z.infer<typeof VaultKey>;
 
+/**
+ * One generation of a vault's key as the server keeps it; all of a vault are of one level. `standard`: `key` only in the
+ * answer to a registration. `custom`: `check` of the newest, which is the user's own; the earlier ones wrapped by it.
+ */
+export const KeptKey = z.discriminatedUnion('level', [
+  z.object({ level: z.literal('standard'), generation: count, key: bytes(32, 32).optional() }),
+  z.object({ level: z.literal('password'), generation: count, wrapped: bytes(1, 1024) }),
+  z.object({
+    level: z.literal('custom'),
+    generation: count,
+    check: bytes(16, 16).optional(),
+    wrapped: bytes(1, 1024).optional(),
+  }),
+]);
+export type KeptKey = z.infer<typeof KeptKey>;
+
+/** Oldest first; the last is the newest, with which agents seal. Empty from a server that knows one generation only. */
+const keptKeys = z.array(KeptKey).max(limits.keyGenerationsMax).default([]);
+
 export const RegisterAnswer = z.object({
   guid,
   deviceName: z.string(),
@@ -100,7 +119,9 @@ export const RegisterAnswer = z.object({
   token: z.string().min(1),
   vault: count,
   archive: count,
+  /** The newest generation. */
   vaultKey: VaultKey,
+  vaultKeys: keptKeys,
 });
 export type RegisterAnswer = z.infer<typeof RegisterAnswer>;
 
@@ -115,8 +136,45 @@ export const SelfAnswer = z.object({
     z.object({ archive: count, guid, deviceName: z.string(), own: z.boolean(), lastCommittedAt: moment.nullable() }),
   ),
   serverTime: moment,
+  vaultKeys: keptKeys,
 });
 export type SelfAnswer = z.infer<typeof SelfAnswer>;
+
+/** Numbers of generations fit PostgreSQL's integer. */
+const generation = z
+  .int()
+  .min(1)
+  .max(2 ** 31 - 1);
+
+/**
+ * Raises who can open the user's backups: a new generation of the key, and every earlier one wrapped so that the new
+ * secret alone opens it. What the server had of them before is destroyed.
+ */
+export const RaiseRequest = z
+  .strictObject({
+    /** Of the user whose device this is: a token alone must not shut its owner out. */
+    password: z.string().min(1).max(1024),
+    /** Of the user's second factor, where there is one. */
+    code: z.string().min(1).max(64).optional(),
+    to: z.enum(['password', 'custom']),
+    newGeneration: z.strictObject({ generation, wrapped: bytes(1, 1024).optional(), check: bytes(16, 16).optional() }),
+    /** All there are, in any order. */
+    oldGenerations: z
+      .array(z.strictObject({ generation, wrapped: bytes(1, 1024) }))
+      .min(1)
+      .max(limits.keyGenerationsMax - 1),
+  })
+  .check((context) => {
+    const { to, newGeneration } = context.value;
+    const [wanted, other] = to === 'password' ? (['wrapped', 'check'] as const) : (['check', 'wrapped'] as const);
+    if (newGeneration[wanted] !== undefined && newGeneration[other] === undefined) return;
+    const message = `for level "${to}" it has "${wanted}" and no "${other}"`;
+    context.issues.push({ code: 'custom', input: null, path: ['newGeneration'], message });
+  });
+export type RaiseRequest = z.infer<typeof RaiseRequest>;
+
+export const RaiseAnswer = z.object({ level: z.enum(['password', 'custom']), generation: count });
+export type RaiseAnswer = z.infer<typeof RaiseAnswer>;
 
 /** A user's sign-in asks which devices there are to replace. */
 export const DevicesRequest = RegisterRequest.pick({ registrationKey: true, userName: true, password: true });

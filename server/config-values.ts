@@ -108,3 +108,12 @@ export function url(protocols: readonly string[], about: About) {
     URL.canParse(value) && protocols.includes(new URL(value).protocol.slice(0, -1));
   return meta(z.string().max(2_048).refine(right).optional(), expected, about);
 }
+
+/** Several names with commas between them; in a file also an array. None is an empty list. */
+export function names(form: RegExp, max: number, expected: string, about: About) {
+  const schema = z
+    .union([z.string().transform((value) => value.split(',').map((each) => each.trim())), z.array(z.string())])
+    .pipe(z.array(z.string().max(2_048).regex(form)).min(1).max(max))
+    .refine((all) => new Set(all).size === all.length);
+  return meta(schema.optional(), expected, about);
+}

@@ -17,6 +17,8 @@ const enough = {
   HOLDFAST_TLS: 'off',
 };
 
+const keyIds = (count: number): string => Array.from({ length: count }, (_, i) => `key-${i}`).join(',');
+
 function mistakes(purpose: ConfigPurpose, environment: Record<string, string>): readonly string[] {
   try {
     loadConfig(purpose, environment);
@@ -76,6 +78,18 @@ test('all mistakes are told at once, each with its variable, what was given and 
   ]);
 });
 
+test('where AWS KMS seals no key file is needed, but a key is', () => {
+  const { HOLDFAST_KEY_FILE: _, ...others } = enough;
+  const kms = { ...others, HOLDFAST_KEY_SERVICE: 'kms' };
+  expect(mistakes(services, kms)).toEqual([
+    expect.stringMatching(/^HOLDFAST_KMS_KEY_ID is not set; .* HOLDFAST_KEY_SERVICE is kms$/),
+  ]);
+  expect(mistakes(services, { ...kms, HOLDFAST_KMS_KEY_ID: 'alias/backups' })).toEqual([]);
+  expect(mistakes(services, { ...others, HOLDFAST_KMS_KEY_ID: 'alias/backups' })).toEqual([
+    expect.stringMatching(/^HOLDFAST_KEY_FILE is not set/),
+  ]);
+});
+
 test('a secret that is wrong is not shown', () => {
   const [said] = mistakes(embedded, { HOLDFAST_DATABASE_URL: 'mysql://u:hunter2@db' });
   expect(said).toMatch(/^HOLDFAST_DATABASE_URL is a secret of 20 characters/);
@@ -97,6 +111,13 @@ test.each([
   ['HOLDFAST_PORT', '0', { port: 0 }],
   ['HOLDFAST_PORT', '65535', { port: 65_535 }],
   ['HOLDFAST_S3_PATH_STYLE', 'on', { s3PathStyle: true }],
+  ['HOLDFAST_KMS_KEY_ID', 'alias/a-b/c', { kmsKeyId: ['alias/a-b/c'] }],
+  ['HOLDFAST_KMS_KEY_ID', keyIds(8), { kmsKeyId: keyIds(8).split(',') }],
+  [
+    'HOLDFAST_KMS_KEY_ID',
+    'arn:aws:kms:eu-west-1:111122223333:key/0-a , arn:aws-cn:kms:cn-north-1:111122223333:alias/x',
+    { kmsKeyId: ['arn:aws:kms:eu-west-1:111122223333:key/0-a', 'arn:aws-cn:kms:cn-north-1:111122223333:alias/x'] },
+  ],
 ])('%s=%s is understood', (name, value, expected) => {
   expect(loadConfig(embedded, { [name]: value })).toMatchObject(expected);
 });
@@ -111,6 +132,13 @@ test.each([
   ['HOLDFAST_PORT', 'tcp://10.0.0.1:8443'],
   ['HOLDFAST_PORT', '1e3'],
   ['HOLDFAST_OBJECTS', 'azure'],
+  ['HOLDFAST_KEY_SERVICE', 'vault'],
+  ['HOLDFAST_KMS_KEY_ID', keyIds(9)],
+  ['HOLDFAST_KMS_KEY_ID', 'a,'],
+  ['HOLDFAST_KMS_KEY_ID', 'a,a'],
+  ['HOLDFAST_KMS_KEY_ID', 'a key'],
+  ['HOLDFAST_KMS_KEY_ID', 'arn:aws:s3:::bucket'],
+  ['HOLDFAST_KMS_ENDPOINT', 'kms.example.com'],
 ])('%s=%s is refused', (name, value) => {
   expect(mistakes(embedded, { [name]: value })).toEqual([expect.stringMatching(new RegExp(`^${name} is `))]);
 });

@@ -10,6 +10,7 @@ import {
   choice,
   duration,
   integer,
+  names,
   optionalPort,
   path,
   type SettingMeta,
@@ -19,6 +20,9 @@ import {
   toggle,
   url,
 } from './config-values.ts';
+
+/** As many are asked for at each look at what keys there are. */
+const kmsKeysMax = 8;
 
 /** In code a setting carries its unit (`uploadBudgetBytes`); its variable and its name in a file do not (`HOLDFAST_UPLOAD_BUDGET`, `uploadBudget`). */
 const Settings = z.strictObject({
@@ -101,6 +105,26 @@ const Settings = z.strictObject({
     says: 'File with the server key (32 bytes, base64) that seals vault keys of level `standard`. Keep a copy: without it those backups cannot be opened.',
     defaultText: 'embedded: `server-key` in the data folder',
   }),
+  auditKeyFile: path({
+    says: 'File with the Ed25519 key (PEM) that signs the heads of the audit log hourly. Without it they are not signed. Keep a copy: without it nobody can show that the log was not altered.',
+    defaultText: '`audit-key` in the data folder; embedded: made if missing',
+  }),
+  keyService: choice(['file', 'kms'], 'file', {
+    says: 'What seals vault keys of level `standard`: the key file, or AWS KMS. The other, where it is set too, still opens what it has sealed (`keys --help`).',
+  }),
+  kmsKeyId: names(
+    /^(?:arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:(?:key\/[A-Za-z0-9-]+|alias\/[\w/-]+)|alias\/[\w/-]+|[A-Za-z0-9-]{1,64})$/,
+    kmsKeysMax,
+    `up to ${kmsKeysMax} ARNs, ids or aliases of keys, with commas between them`,
+    {
+      says: 'Keys of AWS KMS. The first seals, each opens what it has sealed. Best named by ARN: an alias may be pointed elsewhere.',
+    },
+  ),
+  kmsRegion: text({
+    says: 'Region of KMS keys that are not named by an ARN.',
+    defaultText: 'what the AWS SDK finds',
+  }),
+  kmsEndpoint: url(['https', 'http'], { says: 'Endpoint of KMS.', defaultText: 'that of AWS' }),
 
   uploadBudgetBytes: size(
     { min: '64MiB', max: '64GiB', default: '64MiB' },
@@ -233,6 +257,7 @@ export interface Config extends z.output<typeof Settings> {
   embedded: boolean;
   data: string;
   keyFile: string;
+  auditKeyFile: string;
   objectsFolder: string;
   /** Variables that look like ours and are none, for a warning. */
   unknownVariables: string[];
@@ -304,6 +329,7 @@ export function loadConfig(purpose: ConfigPurpose, environment: Environment = pr
     embedded: purpose.embedded,
     data,
     keyFile: resolve(settings.keyFile ?? resolve(data, 'server-key')),
+    auditKeyFile: resolve(settings.auditKeyFile ?? resolve(data, 'audit-key')),
     objectsFolder: resolve(settings.objectsFolder ?? resolve(data, 'objects')),
     unknownVariables: unknownVariables(environment),
   };
@@ -363,15 +389,18 @@ function missingSettings({ embedded, needs }: ConfigPurpose, given: ReadonlyMap<
     if (!embedded || has('tlsKey')) need('tlsCertificate', why);
     if (!embedded || has('tlsCertificate')) need('tlsKey', why);
   }
-  if (needs.includes('keys') && !embedded) need('keyFile', 'because vault keys of level standard are sealed with it');
+  const kmsSeals = is('keyService', 'kms');
+  if (kmsSeals) need('kmsKeyId', 'because HOLDFAST_KEY_SERVICE is kms');
+  if (needs.includes('keys') && !embedded && !kmsSeals)
+    need('keyFile', 'because vault keys of level standard are sealed with it');
   return missing;
 }
 
 function unknownVariables(environment: Environment): string[] {
   const known = new Set(['HOLDFAST_CONFIG', ...keys.map(variableName)]);
-  // Others of the same name space: the agent's and the tests' own.
+  // Others of the same name space: the agent's, the administrator's command's and the tests' own.
   return Object.keys(environment).filter(
-    (name) => name.startsWith('HOLDFAST_') && !/^HOLDFAST_(?:AGENT|TEST)_/.test(name) && !known.has(name),
+    (name) => name.startsWith('HOLDFAST_') && !/^HOLDFAST_(?:AGENT|ADMIN|TEST|FUZZ)_/.test(name) && !known.has(name),
   );
 }
 

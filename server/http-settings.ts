@@ -21,6 +21,7 @@ export function httpSettings(config: Config, selfSigned: TlsSettings | null): Ht
     streamWindowBytesMax: config.streamWindowMaxBytes,
     metricsToken: config.metricsToken ?? null,
     proxies: config.proxies,
+    publicUrl: config.publicUrl?.replace(/\/+$/, '') ?? null,
     budget: {
       ...budgetDefaults,
       totalBytes: config.uploadBudgetBytes,

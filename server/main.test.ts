@@ -216,7 +216,10 @@ describe('the embedded default', () => {
       registrationKey: expect.stringMatching(/^\w{4}(-\w{4}){3}$/),
       userName: 'admin',
       password: expect.stringMatching(/^\w{24}$/),
+      operator: { userName: 'operator', password: expect.stringMatching(/^\w{24}$/) },
     });
+    expect(secrets.operator.password).not.toBe(secrets.password);
+    expect(first.said()).toMatch(/^ {2}operator +runs the server/m);
     if (process.platform !== 'win32') {
       expect(statSync(data).mode & 0o777).toBe(0o700);
       for (const file of ['first-start.json', 'server-key', 'certificate-key.pem', 'postgres-password'])

@@ -84,6 +84,12 @@ async function ownOptions(
       return operator((await import('./commands/alerts.ts')).alerts);
     case 'damage':
       return operator((await import('./commands/damage.ts')).damage);
+    case 'audit':
+      return operator((await import('./commands/audit.ts')).audit);
+    case 'operators':
+      return operator((await import('./commands/operators.ts')).operators);
+    case 'keys':
+      return operator((await import('./commands/keys.ts')).keys);
     default:
       return null;
   }

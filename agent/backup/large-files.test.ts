@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { hashAt, hashCount, hashKey, splitHashes } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { deriveKeys } from '../../protocol/sealing/index.ts';
 import { restore } from '../restore/restore.ts';
+import { keyringOf } from '../state/registration.ts';
 import { forgetBlock, type MemoryServer } from '../testing/memory-server.ts';
 import { ClaimRenewals } from './claim-renewals.ts';
 import { ContentNames } from './content-names.ts';
@@ -52,7 +52,7 @@ const versionsBelowRoot = (): number => server.versions.filter((each) => each.pa
 
 async function expectRestored(): Promise<void> {
   const to = join(world.folder, `to-${randomBytes(4).toString('hex')}`);
-  const keys = deriveKeys(world.registration.vaultKey);
+  const keys = keyringOf(world.registration);
   const report = await restore({ client: world.client, keys, archive: 9, vault: 7, path: Buffer.from(file), to });
   expect(report.problems).toEqual([]);
   expect(readFileSync(join(to, 'image')).equals(readFileSync(file))).toBe(true);

@@ -4,15 +4,16 @@
  * what they know of the disk; the others are learnt, and files of which the archive shows nothing are stored anew.
  */
 import { sha256 } from '../../protocol/hashes.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
-import { open, SealError, type VaultKeys, verifyVersionMac } from '../../protocol/sealing/index.ts';
+import { type Keyring, open, SealError, verifyVersionOf } from '../../protocol/sealing/index.ts';
 import type { Client } from '../client/client.ts';
 import type { Cache } from '../state/cache.ts';
 
 export interface ReconcileWorld {
   client: Pick<Client, 'versions'>;
   cache: Cache;
-  keys: VaultKeys;
+  keys: Keyring;
   vault: number;
   archive: number;
 }
@@ -32,7 +33,7 @@ export async function reconcile(
     for await (const version of versions) {
       if (version.deleted) continue;
       // A server that shows what we never committed must not make us believe that a file is stored.
-      if (!verifyVersionMac(world.keys, world.archive, version)) continue;
+      if (!isOurs(world, version)) continue;
       const { path, kind, size, mtime, blocks, lists } = version;
       const digest = attributesDigest(world, version.attributes);
       world.cache.reconcileVersion(
@@ -49,10 +50,20 @@ export async function reconcile(
   return { held, forgotten: world.cache.forgetUnmarked(mark) };
 }
 
+/** Whether an agent with one of our keys committed it to this archive. */
+function isOurs({ keys, archive }: ReconcileWorld, version: StoredVersion): boolean {
+  try {
+    return verifyVersionOf(keys, archive, version);
+  } catch (error) {
+    if (error instanceof SealError) return false;
+    throw error;
+  }
+}
+
 /** What the cache compares attributes by. Those we cannot open compare with nothing: the file is stored anew. */
 function attributesDigest(world: ReconcileWorld, sealed: Buffer): Buffer {
   try {
-    return sha256(open(world.keys, { type: 'attributes', vault: world.vault }, sealed));
+    return sha256(open(world.keys.for(sealed), { type: 'attributes', vault: world.vault }, sealed));
   } catch (error) {
     if (error instanceof SealError) return Buffer.alloc(0);
     throw error;

@@ -252,6 +252,24 @@ describe('when the network or the server fails', () => {
     expect(server.versions.filter((version) => version.path.toString().startsWith(`${root}/`)).length).toBe(41);
   });
 
+  test('a quota that is used up ends the run at once, with its reason, and the next one goes on', async () => {
+    for (let i = 0; i < 8; i++) write(`f${i}`, randomBytes(100_000));
+    const uploads = (): number => server.requests.filter((request) => request === 'POST /v1/blocks').length;
+    server.faults = (request) =>
+      request === 'POST /v1/blocks' && uploads() > 1 ? { kind: 'problem', code: 'quota_exceeded' } : null;
+    const sender = { uploadBytes: 150_000, parallelUploads: 1 };
+    await expect(run({ sender })).rejects.toMatchObject({ code: 'quota_exceeded' });
+    expect(uploads()).toBe(2);
+    expect(server.runs.at(-1)!.finish).toMatchObject({ outcome: 'failed', reason: 'on command' });
+
+    const before = server.blocks.size;
+    expect(before).toBeGreaterThan(0);
+    server.faults = () => null;
+    const result = await run({ sender });
+    expect(result).toMatchObject({ outcome: 'completed', counts: { blocksSent: 8 - before } });
+    expect(Object.keys(stored()).length).toBe(8);
+  });
+
   test('a commit whose answer never came is finished by the next run, without reading or comparing anything', async () => {
     write('a', 'a');
     await settle();

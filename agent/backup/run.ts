@@ -1,7 +1,7 @@
 import { limits, listing } from '../../protocol/limits.ts';
 import { printablePath } from '../../protocol/paths.ts';
 import { Problem } from '../../protocol/problems.ts';
-import { deriveKeys } from '../../protocol/sealing/index.ts';
+import type { Keyring } from '../../protocol/sealing/index.ts';
 import type { Client } from '../client/client.ts';
 import { ConnectionLost } from '../client/errors.ts';
 import { JobPool } from '../files/job-pool.ts';
@@ -10,7 +10,7 @@ import { smallBytesMax } from '../files/read.ts';
 import { type Excludes, FileReadError, type FileState, type LocalPath, type WalkEvent } from '../files/types.ts';
 import { walk } from '../files/walk.ts';
 import type { Cache, CachedFile } from '../state/cache.ts';
-import type { Registration } from '../state/registration.ts';
+import { keyringOf, type Registration } from '../state/registration.ts';
 import { BlockSender, defaultSenderOptions, type SenderOptions } from './block-sender.ts';
 import { ClaimRenewals } from './claim-renewals.ts';
 import { Committer, type CommitterOptions, defaultCommitterOptions, type Entry } from './committer.ts';
@@ -98,7 +98,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
   const progress = options.progress ?? newProgress();
   const { client, cache, registration } = options;
   const { archive, vault } = registration;
-  const keys = deriveKeys(registration.vaultKey);
+  const keys = keyringOf(registration);
   const generation = cache.beginRun(
     options.roots.map((root) => printableLocal(root)),
     Date.now(),
@@ -146,7 +146,7 @@ export async function backup(options: BackupOptions): Promise<BackupResult> {
 function createRun(
   options: BackupOptions,
   progress: Progress,
-  start: { generation: number; keys: ContentWorld['keys']; run: number; purgeEpoch: number },
+  start: { generation: number; keys: Keyring; run: number; purgeEpoch: number },
 ): Run {
   const { client, cache, registration } = options;
   const renewals = new ClaimRenewals(client);
@@ -155,9 +155,9 @@ function createRun(
   );
   const content: ContentWorld = {
     client,
-    keys: start.keys,
+    keys: start.keys.newest,
     vault: registration.vault,
-    keyGeneration: registration.keyGeneration,
+    keyGeneration: start.keys.generation,
     sender,
     renewals,
     naming: { ...listing, ...options.naming },
@@ -198,10 +198,10 @@ function createRun(
     generation: start.generation,
     content,
     entries: {
-      keys: start.keys,
+      keys: start.keys.newest,
       vault: registration.vault,
       archive: registration.archive,
-      keyGeneration: registration.keyGeneration,
+      keyGeneration: start.keys.generation,
     },
     sender,
     committer,
@@ -367,7 +367,8 @@ function updateCounts(run: Run): void {
 
 /** The server learns why, if it can be reached; the run's own error is the one to report. */
 async function tellFailure(options: BackupOptions, run: number, progress: Progress, error: Error): Promise<void> {
-  if (error instanceof ConnectionLost || (error instanceof Problem && error.status >= 500)) return;
+  const isFull = error instanceof Problem && error.code === 'quota_exceeded';
+  if (error instanceof ConnectionLost || (error instanceof Problem && error.status >= 500 && !isFull)) return;
   const reason = error.message.slice(0, limits.textMax);
   const request = { outcome: 'failed' as const, reason, counts: runCounts(progress.counts), skipped: [] };
   await options.client.finishRun(options.registration.archive, run, request).catch(() => undefined);

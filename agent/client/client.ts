@@ -16,6 +16,8 @@ import {
   type DevicesRequest,
   EmptyAnswer,
   HistoryAnswer,
+  RaiseAnswer,
+  type RaiseRequest,
   RegisterAnswer,
   type RegisterRequest,
   type RunFinishRequest,
@@ -150,6 +152,15 @@ export class Client {
   /** What the server knows of this device, and which archives it may read. */
   self(): Promise<SelfAnswer> {
     return this.#message('GET', '/v1/self', null, SelfAnswer);
+  }
+
+  /**
+   * Raises the level of the user's keys.
+   * @throws Problem sign_in_failed, second_factor_needed, too_many_requests, conflict { field, level }
+   */
+  raise(request: RaiseRequest): Promise<RaiseAnswer> {
+    // A lost answer may have raised it; whoever asks looks first (self) whether to ask again.
+    return this.#message('POST', '/v1/keys/raise', request, RaiseAnswer, { repeatable: false });
   }
 
   // --- blocks ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ test.each([
   ['500, for a while', new Problem('internal', ''), 4, 0, 0, 400],
   ['500, not for ever', new Problem('internal', ''), 5, 0, 0, null],
   ['a conflict', new Problem('blocks_missing', ''), 1, 0, 0, null],
+  ['a quota that is used up', new Problem('quota_exceeded', ''), 1, 0, 0, null],
   ['a refused certificate', new CertificateRefused('https://x', 'a', 'b'), 1, 0, 0, null],
   ['a mistake of ours', new TypeError('x'), 1, 0, 0, null],
 ])('%s', (_name, error, failures, sinceFirstMs, random, expected) => {

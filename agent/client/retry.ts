@@ -45,6 +45,8 @@ export function retryDelayMs(policy: RetryPolicy, failure: Failure): number | nu
 function isRetryable(error: unknown, failures: number): boolean {
   if (error instanceof ConnectionLost) return true;
   if (!(error instanceof Problem)) return false;
+  // Somebody has to make room first, and that takes longer than anybody waits.
+  if (error.code === 'quota_exceeded') return false;
   if (error.status === 408 || error.status === 429 || error.status === 503) return true;
   return error.status >= 500 && failures < internalAttemptsMax;
 }

@@ -11,6 +11,7 @@ import { walk } from '../files/walk.ts';
 import type { Cache } from '../state/cache.ts';
 import { defaultServerData, surroundings } from '../state/home.ts';
 import type { Registration } from '../state/registration.ts';
+import { requireNewestKey } from './keys/kept-keys.ts';
 import { startMeter } from './meter.ts';
 import type { Output } from './output.ts';
 import { bytesInWords, countInWords, durationInWords, pathForJson, pathInWords } from './words.ts';
@@ -74,7 +75,7 @@ export function archivePathOrNull(path: string): Buffer | null {
   }
 }
 
-/** Runs a backup with its meter and reports it. @throws as `backup` */
+/** Runs a backup with its meter and reports it. @throws KeysRaised; as `backup` */
 export async function runBackup(
   world: BackupWorld,
   roots: readonly string[],
@@ -82,6 +83,7 @@ export async function runBackup(
   options: { signal: AbortSignal; quiet?: boolean; onFolder?: BackupOptions['onFolder'] },
 ): Promise<BackupResult> {
   const { client, cache, registration, output } = world;
+  await requireNewestKey(client, registration);
   const excludes = excludesFor(rules, world.home);
   const progress = newProgress();
   const startedAt = performance.now();

@@ -2,12 +2,13 @@
  * Registers this installation as a device: from a registration key and a user's sign-in to a token, an archive and
  * the key of the user's vault. The key's protection is the vault's; what the agent asks for counts only for a new one.
  */
-import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { RegisterAnswer, VaultKeyProposal } from '../../protocol/messages.ts';
-import { keyCheck, unwrapKey, vaultKeyBytes, wrapKey } from '../../protocol/sealing/index.ts';
+import { keyCheck, vaultKeyBytes, wrapKey } from '../../protocol/sealing/index.ts';
 import { connect } from '../client/client.ts';
 import type { Registration } from '../state/registration.ts';
+import { need, openKeptKeys } from './keys/kept-keys.ts';
 import { agentVersion } from './version.ts';
 
 export interface EnrollOptions {
@@ -53,7 +54,7 @@ export async function enroll(options: EnrollOptions): Promise<Registration> {
       ...(options.replace ? { replace: options.replace } : {}),
       vaultKey: await proposeKey(options),
     });
-    return {
+    const registration = {
       url: options.url,
       certificateSha256: options.certificateSha256,
       userName: options.userName,
@@ -62,10 +63,8 @@ export async function enroll(options: EnrollOptions): Promise<Registration> {
       token: answer.token,
       vault: answer.vault,
       archive: answer.archive,
-      level: answer.vaultKey.level,
-      keyGeneration: answer.vaultKey.generation,
-      vaultKey: await openKey(options, answer),
     };
+    return { ...registration, ...(await keysFor(options, answer)) };
   } finally {
     await client.close();
   }
@@ -84,29 +83,22 @@ async function proposeKey(options: EnrollOptions): Promise<VaultKeyProposal> {
   return { level: 'standard' };
 }
 
-/** The vault's key, with the vault's own record and the user's secret: that of a first device as of a later one. */
-async function openKey(options: EnrollOptions, answer: RegisterAnswer): Promise<Buffer> {
-  const { vaultKey } = answer;
-  if (vaultKey.level === 'standard') return Buffer.from(vaultKey.key);
-  const again = `This device is registered as ${answer.guid}, but cannot read or write its vault. Register again with --replace ${answer.guid}`;
+/** The vault's keys, with the vault's own records and the user's secret: that of a first device as of a later one. */
+async function keysFor(
+  options: EnrollOptions,
+  answer: RegisterAnswer,
+): Promise<Pick<Registration, 'level' | 'keyGeneration' | 'vaultKey' | 'olderKeys'>> {
+  const { vaultKey, vaultKeys } = answer;
   try {
-    if (vaultKey.level === 'password') {
-      return await unwrapKey(vaultKey.wrapped, await need(options.archivePassword, 'the archive password'), {
-        generation: vaultKey.generation,
-      });
-    }
-    const key = await need(options.customKey, 'your own key');
-    if (!timingSafeEqual(keyCheck(key), vaultKey.check))
-      throw new Error('the key is not the one this vault was made with');
-    return key;
+    // A server that knows one generation only names it alone.
+    const keys = await openKeptKeys(vaultKeys.length > 0 ? vaultKeys : [vaultKey], options);
+    const newest = keys.pop()!;
+    const older = keys.length > 0 ? { olderKeys: keys } : {};
+    return { level: vaultKey.level, keyGeneration: newest.generation, vaultKey: newest.key, ...older };
   } catch (error) {
+    const again = `This device is registered as ${answer.guid}, but cannot read or write its vault. Register again with --replace ${answer.guid}`;
     throw new Error(`${(error as Error).message}. ${again} and the right one.`, { cause: error });
   }
-}
-
-function need<T>(ask: (() => Promise<T>) | undefined, what: string): Promise<T> {
-  if (!ask) throw new Error(`this vault needs ${what}`);
-  return ask();
 }
 
 function platformName(): 'linux' | 'darwin' | 'win32' | 'other' {

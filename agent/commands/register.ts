@@ -1,13 +1,13 @@
 /** `register`: makes this machine a device of a user, or lets it take the place of one that is lost. */
-import { randomBytes } from 'node:crypto';
 import { type Command, Option } from 'commander';
 import { connect } from '../client/client.ts';
 import { parseFingerprint } from '../client/pinned-session.ts';
-import { readTextFile, surroundings, writePrivateFile } from '../state/home.ts';
+import { surroundings } from '../state/home.ts';
 import { lockHome } from '../state/lock.ts';
 import { type Registration, readRegistration, writeRegistration } from '../state/registration.ts';
 import { type EnrollOptions, enroll } from './enroll.ts';
 import { findFirstStart } from './first-start.ts';
+import { once, readArchivePassword, readCustomKey } from './keys/secrets.ts';
 import { createOutput, type Output, UsageError } from './output.ts';
 import { readPassword } from './passwords.ts';
 import { type CommonOptions, homeOf } from './session.ts';
@@ -93,10 +93,11 @@ async function registerCommand(options: RegisterOptions): Promise<number> {
       ...signIn,
       deviceName: options.name,
       level: options.level,
-      archivePassword: once(() =>
-        readPassword('Archive password', options.archivePasswordFile, '--archive-password-file'),
+      archivePassword: once(() => readArchivePassword(options, { isNew: false })),
+      // Made only for a vault that may be new: a mistyped name must not bring a second key into the world that opens nothing.
+      customKey: once(() =>
+        readCustomKey(options, { mayMake: options.level === 'custom' && !options.replace }, output),
       ),
-      customKey: once(() => customKey(options, output)),
       ...(replace ? { replace } : {}),
     });
     writeRegistration(home, registration);
@@ -177,35 +178,4 @@ async function deviceToReplace(
   } finally {
     await client.close();
   }
-}
-
-/**
- * The user's own key. It is made only for a vault that may be new: a mistyped name must not bring a second key into
- * the world that opens nothing.
- */
-async function customKey(options: RegisterOptions, output: Output): Promise<Buffer> {
-  const { customKeyFile: file, level, replace } = options;
-  if (file === undefined) throw new UsageError("level 'custom' needs --custom-key-file FILE");
-  const text = readTextFile(file);
-  if (text === null && (level !== 'custom' || replace)) {
-    throw new UsageError(`${file} does not exist; this archive opens only with the key file it was made with`);
-  }
-  if (text === null) {
-    const key = randomBytes(32);
-    writePrivateFile(file, `${key.toString('hex')}\n`);
-    output.note(
-      `A new key was written to ${file}. Keep a copy in a safe place: without it nothing can be restored, by anyone.`,
-    );
-    return key;
-  }
-  if (!/^[0-9a-f]{64}$/i.test(text.trim())) throw new UsageError(`${file} does not hold a key of 64 hex digits`);
-  return Buffer.from(text.trim(), 'hex');
-}
-
-function once<T>(ask: () => Promise<T>): () => Promise<T> {
-  let asked: Promise<T> | undefined;
-  return () => {
-    asked ??= ask();
-    return asked;
-  };
 }

@@ -1,8 +1,8 @@
 /** `restore PATH --to FOLDER`: hands files back, as of a moment. */
 import { type Command, Option } from 'commander';
-import { deriveKeys } from '../../protocol/sealing/index.ts';
 import { restore } from '../restore/restore.ts';
 import type { ExistingPolicy, RestoreProgress, RestoreReport } from '../restore/types.ts';
+import { keyringOf } from '../state/registration.ts';
 import { archivePathOf, type ReadingOptions, withArchive, withAtOption, withDeviceOption } from './archive.ts';
 import { checked } from './backup.ts';
 import { startMeter } from './meter.ts';
@@ -93,7 +93,7 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
           });
           return restore({
             client,
-            keys: deriveKeys(registration.vaultKey),
+            keys: keyringOf(registration),
             archive,
             vault: registration.vault,
             path,

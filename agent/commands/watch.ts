@@ -11,6 +11,7 @@ import type { LocalPath } from '../files/types.ts';
 import { lockHome } from '../state/lock.ts';
 import { type BackupCommandOptions, checked, withBackupOptions } from './backup.ts';
 import { runBackup } from './backup-run.ts';
+import { KeysRaised } from './keys/kept-keys.ts';
 import { createOutput, exitCodes, type Output } from './output.ts';
 import { parseDuration } from './parse.ts';
 import { cacheOf, clientOf, explained, homeOf, registrationOf, withInterrupt } from './session.ts';
@@ -90,7 +91,7 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
       } catch (error) {
         // The next pass tries again: a server that is away must not end a service.
         const told = explained(error, registration) as Error;
-        if (told !== error) throw told; // but this one needs a person
+        if (told !== error || error instanceof KeysRaised) throw told; // but this one needs a person
         sayFailure(output, told);
       }
       output.note(`Waiting for changes; a full pass every ${durationInWords(intervalMs)}.`);

@@ -3,7 +3,7 @@
  * name before it comes here; opening it checks that it was sealed with our key. At the end the sizes must agree.
  */
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { open, openAsync, SealError, type VaultKeys } from '../../protocol/sealing/index.ts';
+import { type Keyring, open, openAsync, SealError } from '../../protocol/sealing/index.ts';
 import type { Handle } from '../files/calls.ts';
 import { letGo } from '../files/memory.ts';
 import { LeftOut } from './types.ts';
@@ -15,7 +15,7 @@ const zeros = Buffer.alloc(holeBytes);
 const openWaitingBytesMax = 64 * 1024;
 
 export interface WriterOptions {
-  keys: VaultKeys;
+  keys: Keyring;
   vault: number;
   version: StoredVersion;
   sparse: boolean;
@@ -124,7 +124,7 @@ export class FileWriter {
     try {
       const as = { type: 'block', vault } as const;
       const small = version.size <= openWaitingBytesMax && sealed.byteLength <= 2 * openWaitingBytesMax;
-      plain = small ? open(keys, as, sealed) : await openAsync(keys, as, sealed);
+      plain = small ? open(keys.for(sealed), as, sealed) : await openAsync(keys.for(sealed), as, sealed);
     } catch (error) {
       if (!(error instanceof SealError)) throw error;
       throw new LeftOut('block_damaged', `block ${this.#next} cannot be opened: ${error.message}`, { cause: error });

@@ -7,7 +7,7 @@
 import { readlink, symlink, unlink } from 'node:fs/promises';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
-import { open, verifyVersionMac } from '../../protocol/sealing/index.ts';
+import { open, verifyVersionOf } from '../../protocol/sealing/index.ts';
 import { readAccounts } from '../files/accounts.ts';
 import { type Attributes, decodeAttributes } from '../files/attributes.ts';
 import { JobPool } from '../files/job-pool.ts';
@@ -164,10 +164,10 @@ function namesBelow(asked: Buffer, path: Buffer): Buffer[] {
 /** @throws LeftOut unless an agent with our key committed this version to this archive; SealError, Problem */
 function authenticate(work: Work, version: StoredVersion): Attributes {
   const { keys, archive, vault } = work.options;
-  if (!verifyVersionMac(keys, archive, version)) {
+  if (!verifyVersionOf(keys, archive, version)) {
     throw new LeftOut('version_not_authentic', 'its MAC is not right: it was altered, or made with another key');
   }
-  return decodeAttributes(open(keys, { type: 'attributes', vault }, version.attributes));
+  return decodeAttributes(open(keys.for(version.attributes), { type: 'attributes', vault }, version.attributes));
 }
 
 /** The open folder at these names: leaves those the manifest has left, makes those it does not mention. */

@@ -7,6 +7,7 @@ import { sha256 } from '../../protocol/hashes.ts';
 import {
   chunkSizesFor,
   chunksOf,
+  type Keyring,
   readSealedHeader,
   seal,
   sealAsync,
@@ -33,22 +34,21 @@ const sealWaitingBytesMax = 64 * 1024;
 export async function matchingPrefix(
   handle: Pick<Handle, 'read'>,
   content: Content,
-  sealing: { keys: VaultKeys; vault: number },
+  sealing: { keys: Keyring; vault: number },
   signal?: AbortSignal,
 ): Promise<{ blocks: number; bytes: number }> {
   const { generation } = readSealedHeader(content.attributes);
+  const keys = sealing.keys.of(generation);
   const match = { blocks: 0, bytes: 0 };
   let padding = false;
-  for await (const chunk of chunksIn(handle, content.size, sealing.keys)) {
+  for await (const chunk of chunksIn(handle, content.size, keys)) {
     signal?.throwIfAborted();
     const wanted = await content.names.at(match.blocks);
     if (wanted === null) break;
     const as = { type: 'block', vault: sealing.vault, generation } as const;
     const isWanted = async (): Promise<boolean> => {
       const small = chunk.byteLength <= sealWaitingBytesMax;
-      const sealed = small
-        ? seal(sealing.keys, { ...as, padding }, chunk)
-        : await sealAsync(sealing.keys, { ...as, padding }, chunk);
+      const sealed = small ? seal(keys, { ...as, padding }, chunk) : await sealAsync(keys, { ...as, padding }, chunk);
       return sha256(sealed).equals(wanted);
     };
     let equal = await isWanted();

@@ -7,7 +7,14 @@ import { hashAt, hashCount, hashKey, joinHashes, sha256 } from '../../protocol/h
 import { ListCutter, type ListSizes } from '../../protocol/lists.ts';
 import type { FileKind, StoredVersion } from '../../protocol/messages.ts';
 import { printablePath, splitPath } from '../../protocol/paths.ts';
-import { chunkSizesFor, chunksOf, deriveKeys, sealAsync, versionMac } from '../../protocol/sealing/index.ts';
+import {
+  chunkSizesFor,
+  chunksOf,
+  deriveKeys,
+  makeKeyring,
+  sealAsync,
+  versionMac,
+} from '../../protocol/sealing/index.ts';
 import { type Attributes, encodeAttributes } from '../files/attributes.ts';
 import { createExcludes } from '../files/excludes.ts';
 import { openFile } from '../files/read.ts';
@@ -18,7 +25,9 @@ import type { RestoreOptions, RestoreReport, RestoreSource } from './types.ts';
 
 export const archive = 7;
 export const vault = 3;
-export const keys = deriveKeys(Buffer.alloc(32, 'vault key'));
+const vaultKey = Buffer.alloc(32, 'vault key');
+export const keys = deriveKeys(vaultKey);
+export const keyring = makeKeyring([{ generation: 1, key: vaultKey }]);
 
 export interface Entry {
   path: string | Buffer;
@@ -161,7 +170,7 @@ export class TestArchive implements RestoreSource {
 
   restore(to: string, options: Partial<Omit<RestoreOptions, 'path'>> & { path?: string } = {}): Promise<RestoreReport> {
     const { path = '/', ...rest } = options;
-    return restore({ client: this, keys, archive, vault, to, path: Buffer.from(path), ...rest });
+    return restore({ client: this, keys: keyring, archive, vault, to, path: Buffer.from(path), ...rest });
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import type { BlockFrame } from '../../protocol/block-frames.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import type { VaultKeys } from '../../protocol/sealing/index.ts';
+import type { Keyring } from '../../protocol/sealing/index.ts';
 
 /** Where versions and blocks come from: the part of agent/client's Client that a restore needs. */
 export interface RestoreSource {
@@ -29,7 +29,7 @@ export type ExistingPolicy = 'rename' | 'overwrite' | 'keep' | 'fail';
 
 export interface RestoreOptions {
   client: RestoreSource;
-  keys: VaultKeys;
+  keys: Keyring;
   archive: number;
   vault: number;
   /** Archive path; it and all below it are restored. '/a/b' becomes DIR/b. */
@@ -72,6 +72,7 @@ export interface RestoreProgress {
 }
 
 export const restoreProblemReasons = [
+  'key_missing',
   'version_not_authentic',
   'attributes_damaged',
   'path_not_allowed',

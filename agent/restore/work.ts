@@ -124,6 +124,8 @@ export function leftOutBy(work: Work, error: unknown): LeftOut {
   if (work.signal.aborted) throw error;
   if (error instanceof LeftOut) return error;
   if (error instanceof RestoreError) throw error;
+  if (error instanceof SealError && error.reason === 'wrong_generation')
+    return new LeftOut('key_missing', `${error.message}: get it with 'unlock'`, { cause: error });
   if (error instanceof SealError) return new LeftOut('attributes_damaged', error.message, { cause: error });
   if (error instanceof Problem) return new LeftOut('attributes_damaged', error.message, { cause: error });
   const { code, syscall, message } = error as NodeJS.ErrnoException;

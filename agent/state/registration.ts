@@ -1,7 +1,8 @@
 /**
- * What a registered agent must remember: its server and that server's certificate, its token, and the key of its
- * vault. Kept in one file, so that token and key always belong together.
+ * What a registered agent must remember: its server and that server's certificate, its token, and the keys of its
+ * vault. Kept in one file, so that token and keys always belong together.
  */
+import { type Keyring, makeKeyring } from '../../protocol/sealing/index.ts';
 import { homeFile, makeHome, readTextFile, writePrivateFile } from './home.ts';
 
 export interface Registration {
@@ -15,10 +16,38 @@ export interface Registration {
   vault: number;
   archive: number;
   level: 'standard' | 'password' | 'custom';
+  /** Of the newest key. */
   keyGeneration: number;
-  /** The 32 bytes everything in the vault is sealed with. */
+  /** The 32 bytes everything is sealed with from now on. */
   vaultKey: Buffer;
+  /** Those that it was sealed with before the level was raised, oldest first. Left out: none. */
+  olderKeys?: readonly GenerationKey[];
 }
+
+export interface GenerationKey {
+  generation: number;
+  key: Buffer;
+}
+
+/** All keys of the vault that this device has, oldest first. */
+export function keysOf({ olderKeys = [], keyGeneration, vaultKey }: Registration): GenerationKey[] {
+  return [...olderKeys, { generation: keyGeneration, key: vaultKey }];
+}
+
+/** The same registration with these keys, of which there is at least one. */
+export function withKeys(
+  registration: Registration,
+  level: Registration['level'],
+  keys: readonly GenerationKey[],
+): Registration {
+  const sorted = keys.toSorted((a, b) => a.generation - b.generation);
+  const newest = sorted.pop()!;
+  const { olderKeys: _, ...rest } = registration;
+  const older = sorted.length > 0 ? { olderKeys: sorted } : {};
+  return { ...rest, level, keyGeneration: newest.generation, vaultKey: newest.key, ...older };
+}
+
+export const keyringOf = (registration: Registration): Keyring => makeKeyring(keysOf(registration));
 
 /** The registration in an agent's folder; null when it was never registered. @throws when the file is damaged */
 export function readRegistration(home: string): Registration | null {
@@ -35,12 +64,25 @@ export function readRegistration(home: string): Registration | null {
   }
   const fault = faultOf(parsed);
   if (fault) throw damaged(fault);
-  return { ...(parsed as unknown as Registration), vaultKey: Buffer.from(parsed.vaultKey as string, 'base64') };
+  const { olderKeys, ...rest } = parsed as unknown as Registration;
+  const older = olderKeys as unknown as { generation: number; key: string }[] | undefined;
+  return {
+    ...rest,
+    vaultKey: Buffer.from(parsed.vaultKey as string, 'base64'),
+    ...(older && { olderKeys: older.map((each) => ({ ...each, key: Buffer.from(each.key, 'base64') })) }),
+  };
 }
 
 export function writeRegistration(home: string, registration: Registration): void {
   makeHome(home);
-  const document = { ...registration, vaultKey: registration.vaultKey.toString('base64') };
+  const { olderKeys } = registration;
+  const document = {
+    ...registration,
+    vaultKey: registration.vaultKey.toString('base64'),
+    ...(olderKeys && {
+      olderKeys: olderKeys.map(({ generation, key }) => ({ generation, key: key.toString('base64') })),
+    }),
+  };
   writePrivateFile(homeFile(home, 'registration.json'), `${JSON.stringify(document, null, 2)}\n`);
 }
 
@@ -55,5 +97,12 @@ function faultOf(parsed: Record<string, unknown>): string | null {
     return 'certificateSha256 is not a SHA-256';
   if (!['standard', 'password', 'custom'].includes(String(parsed.level))) return 'level is unknown';
   if (Buffer.from(parsed.vaultKey as string, 'base64').byteLength !== 32) return 'vaultKey does not hold 32 bytes';
+  const { olderKeys = [] } = parsed;
+  if (!Array.isArray(olderKeys) || !olderKeys.every(isOlderKey)) return 'olderKeys does not hold keys';
   return null;
+}
+
+function isOlderKey(value: unknown): boolean {
+  const { generation, key } = (value ?? {}) as Record<string, unknown>;
+  return Number.isSafeInteger(generation) && typeof key === 'string' && Buffer.from(key, 'base64').byteLength === 32;
 }

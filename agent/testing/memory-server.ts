@@ -11,6 +11,7 @@ import {
   ClaimRequest,
   CommitRequest,
   FetchRequest,
+  type KeptKey,
   ListFetchRequest,
   RunFinishRequest,
   RunProgressRequest,
@@ -41,6 +42,8 @@ export interface MemoryServer {
   versions: StoredVersion[];
   nextSeq: number;
   purgeEpoch: number;
+  /** What `self` says of the vault's keys. */
+  vaultKeys: KeptKey[];
   runs: { finish: RunFinishRequest | null; skipped: RunFinishRequest['skipped'] }[];
   /** 'POST /v1/blocks' and the like, in order; archive numbers left out. */
   requests: string[];
@@ -74,6 +77,7 @@ export async function startMemoryServer(): Promise<MemoryServer> {
     purgeEpoch: 0,
     runs: [],
     requests: [],
+    vaultKeys: [{ level: 'standard', generation: 1 }],
     commits: new Map(),
     faults: () => null,
     state() {
@@ -189,6 +193,10 @@ async function answerTo(
       return framesOf(decodeMessage(FetchRequest, await body()).blocks, server.blocks);
     case 'POST /v1/lists/fetch':
       return framesOf(decodeMessage(ListFetchRequest, await body()).lists, server.lists);
+    case 'GET /v1/self': {
+      const self = { guid: '5', deviceName: 'd', userName: 'u', vault: 1, archive: 1, archives: [] };
+      return [encodeMessage({ ...self, serverTime: Date.now(), vaultKeys: server.vaultKeys })];
+    }
     case 'POST /v1/archive/runs': {
       const { lastCommit } = decodeMessage(RunStartRequest, await body());
       if (lastCommit && server.commits.get(lastCommit.commitId.toString('hex'))?.firstSeq !== lastCommit.seq)

@@ -1,7 +1,9 @@
 /** Sealing, as agents and whoever restores use it. docs/sealing.md is the format; protocol/vectors/ tests another implementation. */
 export { type Chunker, type ChunkSizes, chunkSizesFor, chunksOf, createChunker } from './chunker.ts';
 export { readSealedHeader, type SealedHeader, type SealedType } from './header.ts';
-export { unwrapKey, type WrapOptions, wrapBounds, wrapKey } from './key-wrap.ts';
+export { type KeyInKey, readKeyInKey, unwrapKeyInKey, wrapKeyInKey } from './key-in-key.ts';
+export { readWrappedGeneration, unwrapKey, type WrapOptions, wrapBounds, wrapKey } from './key-wrap.ts';
+export { type Keyring, makeKeyring, verifyVersionOf } from './keyring.ts';
 export { deriveKeys, keyCheck, type VaultKeys, vaultKeyBytes } from './keys.ts';
 export { padmeLength } from './padme.ts';
 export { sealedBounds } from './payload.ts';

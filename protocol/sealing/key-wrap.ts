@@ -100,6 +100,11 @@ export async function unwrapKey(
   return vaultKey;
 }
 
+/** The generation of the key in a record, without the password. @throws SealError bad_record */
+export function readWrappedGeneration(record: Uint8Array): number {
+  return decodeHead(Buffer.from(record.buffer, record.byteOffset, record.byteLength)).generation;
+}
+
 function wrongPassword(): SealError {
   return new SealError(
     'wrong_password',

@@ -17,6 +17,7 @@ import {
   seal,
   versionMac,
   wrapKey,
+  wrapKeyInKey,
 } from '../sealing/index.ts';
 import * as second from './second-implementation.ts';
 import type { PlainSource } from './second-implementation.ts';
@@ -463,3 +464,51 @@ write('key-wrap.json', {
     record: hex(bytes),
   })),
 });
+
+// --- keys wrapped by a later key ------------------------------------------------------------------------------------
+
+const keyInKeyCases = [
+  { name: 'the first of two', key: vaultKey, wrapping: otherKey, generation: 1, by: 2 },
+  { name: 'the first of three', key: vaultKey, wrapping: otherKey, generation: 1, by: 3 },
+  { name: 'the second of three', key: named('a second key'), wrapping: otherKey, generation: 2, by: 3 },
+  { name: 'the largest generations', key: vaultKey, wrapping: otherKey, generation: 2 ** 32 - 2, by: 2 ** 32 - 1 },
+].map(({ name, key, wrapping, generation, by }) => ({
+  name,
+  vaultKey: hex(key),
+  wrappingKey: hex(wrapping),
+  generation,
+  by,
+  record: hex(wrapKeyInKey(key, wrapping, { generation, by })),
+}));
+const inKey = wrapKeyInKey(vaultKey, otherKey, { generation: 1, by: 2 });
+const keyInKeyFailures: { name: string; reason: string; record: Buffer; wrapping?: Buffer; of?: object }[] = [
+  { name: 'no bytes', reason: 'bad_record', record: Buffer.alloc(0) },
+  { name: 'a byte short', reason: 'bad_record', record: inKey.subarray(0, -1) },
+  { name: 'a byte more', reason: 'bad_record', record: Buffer.concat([inKey, Buffer.of(0)]) },
+  { name: 'format 2', reason: 'bad_record', record: Buffer.concat([Buffer.of(2), inKey.subarray(1)]) },
+  { name: 'wrapped by a password', reason: 'bad_record', record: flippedAt(inKey, 1, 3) },
+  { name: 'a reserved byte set', reason: 'bad_record', record: flippedAt(inKey, 2, 1) },
+  { name: 'another reserved byte set', reason: 'bad_record', record: flippedAt(inKey, 11, 1) },
+  { name: 'wrapped by itself', reason: 'bad_record', record: flippedAt(inKey, 7, 3) },
+  { name: 'wrapped by an earlier one', reason: 'bad_record', record: flippedAt(inKey, 15, 2) },
+  { name: 'another generation expected', reason: 'wrong_generation', record: inKey, of: { generation: 2, by: 3 } },
+  { name: 'wrapped by another generation', reason: 'wrong_generation', record: inKey, of: { generation: 1, by: 3 } },
+  { name: 'another key', reason: 'not_authentic', record: inKey, wrapping: vaultKey },
+  { name: 'a bit of the siv flipped', reason: 'not_authentic', record: flippedAt(inKey, 16, 1) },
+  { name: 'a bit of the wrapped key flipped', reason: 'not_authentic', record: flippedAt(inKey, 79, 1) },
+];
+write('key-in-key.json', {
+  about: 'A vault key wrapped by the key of a later generation. failures: unwrapping must be refused, for this reason.',
+  cases: keyInKeyCases,
+  failures: keyInKeyFailures.map(({ name, reason, record, wrapping = otherKey, of = { generation: 1, by: 2 } }) => ({
+    name,
+    reason,
+    record: hex(record),
+    wrappingKey: hex(wrapping),
+    ...of,
+  })),
+});
+
+function flippedAt(bytes: Buffer, at: number, bits: number): Buffer {
+  return Buffer.from(bytes.map((byte, index) => (index === at ? byte ^ bits : byte)));
+}

@@ -195,6 +195,15 @@ export function unwrapKey(record: Buffer, password: string): { derived: Buffer; 
   return { derived, vaultKey };
 }
 
+/** A vault key that a later generation's key wraps, both as docs/sealing.md says. */
+export function wrapKeyInKey(key: Buffer, wrapping: Buffer, of: { generation: number; by: number }): Buffer {
+  const head = Buffer.concat([Buffer.of(1, 2, 0, 0), u32(of.by), u32(0), u32(of.generation)]);
+  const derived = hkdf(wrapping, 'holdfast v1 key in key', 64);
+  const siv = hmac(derived.subarray(32), head, key);
+  const stream = hmac(derived.subarray(0, 32), siv);
+  return Buffer.concat([head, siv, Buffer.from(key.map((byte, i) => byte ^ stream[i]!))]);
+}
+
 /** Plain bytes as the vector files describe them. */
 export type PlainSource =
   | { hex: string }

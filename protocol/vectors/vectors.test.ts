@@ -17,9 +17,11 @@ import {
   type SealedType,
   seal,
   unwrapKey,
+  unwrapKeyInKey,
   verifyVersionMac,
   versionMac,
   wrapKey,
+  wrapKeyInKey,
 } from '../sealing/index.ts';
 import * as second from './second-implementation.ts';
 
@@ -166,6 +168,23 @@ describe('version-mac.json', () => {
       expect(verifyVersionMac(deriveKeys(bytes(vaultKey)), item.archive, { ...version, mac: bytes(item.mac) })).toBe(
         true,
       );
+    });
+  }
+});
+
+describe('key-in-key.json', () => {
+  const { cases, failures } = read('key-in-key.json');
+  for (const { name, vaultKey, wrappingKey, generation, by, record } of cases) {
+    test(name, () => {
+      const of = { generation, by };
+      expect(second.wrapKeyInKey(bytes(vaultKey), bytes(wrappingKey), of).toString('hex')).toBe(record);
+      expect(wrapKeyInKey(bytes(vaultKey), bytes(wrappingKey), of).toString('hex')).toBe(record);
+      expect(unwrapKeyInKey(bytes(record), bytes(wrappingKey), of).toString('hex')).toBe(vaultKey);
+    });
+  }
+  for (const { name, record, wrappingKey, generation, by, reason } of failures) {
+    test(`refused: ${name}`, async () => {
+      expect(await reasonOf(() => unwrapKeyInKey(bytes(record), bytes(wrappingKey), { generation, by }))).toBe(reason);
     });
   }
 });

@@ -2,10 +2,12 @@
 import { hostname, userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import { Problem } from '../../protocol/problems.ts';
-import { reviewAlert } from '../../storage/archive/retention/review-alert.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { listTenants } from '../directory/tenant-view.ts';
-import { type ShownAlert, tenantAlerts } from '../reports/alerts.ts';
+import type { By } from '../directory/audit/act.ts';
+import { findUserOfVault } from '../directory/tenant-view.ts';
+import { allTenants } from '../directory/tenants/reading.ts';
+import { type ShownAlert, type ShownAlerts, serverAlerts, tenantAlerts } from '../reports/alerts.ts';
+import { reviewAndRecord } from '../reports/reviewing.ts';
 import { withCatalog } from './open-catalog.ts';
 import { type OperatorCommand, type Say, UsageError } from './operator-command.ts';
 import { counted, momentInWords, printable } from './text.ts';
@@ -51,7 +53,13 @@ function readId(text: string): { vault: number; alert: number } {
 async function close(storage: Storage, named: { vault: number; alert: number }, say: Say): Promise<number> {
   const by = `${userInfo().username} on ${hostname()}`;
   try {
-    const { kind } = await reviewAlert(storage, { ...named, by });
+    const { kind } = await storage.database.transaction(async (tx) => {
+      const found = await findUserOfVault(tx, null, named.vault);
+      const owner = found && { user: found.userId, organization: found.organizationId };
+      const party = { kind: 'server', id: null, name: by } as const;
+      const acting: By = { tenant: found?.tenantId ?? null, party, address: null };
+      return reviewAndRecord(tx, acting, { ...named, owner });
+    });
     say(`Reviewed: ${kind}, by ${by}.`);
     return 0;
   } catch (error) {
@@ -62,17 +70,21 @@ async function close(storage: Storage, named: { vault: number; alert: number }, 
 }
 
 async function list(storage: Storage, { all, json }: { all: boolean; json: boolean }, say: Say): Promise<number> {
-  const tenants = await listTenants(storage.database);
+  const tenants = await allTenants(storage.database);
+  const options = { reviewed: all, limit: shownMax };
   let shown = 0;
-  for (const [i, { tenantId, name }] of tenants.entries()) {
-    const options = { reviewed: all, limit: shownMax };
-    const found = await tenantAlerts(storage.database, { tenantId, server: i === 0 }, options);
+  const show = (found: ShownAlerts, tenant: { tenantId: number; name: string } | null): void => {
     for (const alert of found.alerts) {
-      if (json) say(JSON.stringify({ tenant: { id: tenantId, name }, ...alert }));
-      else for (const line of inWords(alert, tenants.length > 1 ? name : null)) say(line);
+      if (json) say(JSON.stringify({ tenant: tenant && { id: tenant.tenantId, name: tenant.name }, ...alert }));
+      else for (const line of inWords(alert, tenants.length > 1 && tenant ? tenant.name : null)) say(line);
     }
     shown += found.alerts.length;
-    if (found.more && !json) say(`(and older ones of ${printable(name)})`);
+    if (found.more && !json) say(`(and older ones of ${printable(tenant?.name ?? 'the server')})`);
+  };
+  show(await serverAlerts(storage.database, options), null);
+  for (const tenant of tenants) {
+    const of = { tenantId: tenant.tenantId, within: { all: true } } as const;
+    show(await tenantAlerts(storage.database, of, options), tenant);
   }
   if (!json)
     say(shown === 0 ? 'Nothing needs to be looked at.' : `${counted(shown, 'alert')}. Review with --review ID.`);

@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import { type Config, defaultDataFolderHere } from '../config.ts';
 import { certificateSha256 } from '../embedded/certificate.ts';
-import { firstStartFile, noteAddress } from '../embedded/first-start.ts';
+import { firstStartFile, noteAddress, secretsIn } from '../embedded/first-start.ts';
 import type { EmbeddedParts } from '../embedded/start.ts';
 import type { HttpSettings } from '../http/settings.ts';
 
@@ -26,7 +26,14 @@ export function announce(
   noteAddress(config.data, { url, certificateSha256: sha256 });
   const setting = config.data === defaultDataFolderHere() ? '' : `HOLDFAST_DATA=${quoted(config.data)} `;
   say(`  data                  ${config.data}`);
-  say(`  administrator         name, password and registration key: ${firstStartFile(config.data)}`);
+  const file = firstStartFile(config.data);
+  const whose = secretsIn(config.data);
+  if (whose.administrator) {
+    say('  administrator         looks after users, devices and their files: name, password and registration key in');
+    say(`                        ${file}`);
+  }
+  if (whose.operator)
+    say("  operator              runs the server, and can read nobody's files: name and password there, too");
   const trust = sha256 ? ` --fingerprint ${sha256}` : '';
   say(`  register a machine    npm run agent -- register --server ${elsewhere ?? url}${trust} --key KEY --user NAME`);
   say(`  back up a folder      ${setting}npm run agent -- backup PATH`);

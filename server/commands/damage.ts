@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { vaultsWithDamage } from '../../storage/catalog/checking/damage.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { listDevicesOfVault } from '../directory/devices.ts';
+import { listDevicesOfVault } from '../directory/devices/devices.ts';
 import { findDevice } from '../directory/tenant-view.ts';
 import { archiveDamage, type ShownDamagedFile } from '../reports/damage.ts';
 import { withCatalog } from './open-catalog.ts';

@@ -28,7 +28,7 @@ export interface HttpParts extends ProbeParts {
   directory: Directory;
 }
 
-/** The agent protocol, the administrators' pages and the probes. @throws Error that says which port, and what to set */
+/** The agent protocol, the JSON API, the dashboard and the probes. @throws Error that says which port, and what to set */
 export async function openHttp(parts: HttpParts, closing: AsyncDisposableStack): Promise<{ port: number }> {
   const { settings, storage, directory, queues, metrics, log } = parts;
   metrics.observe({ queues: () => queues.states() });

@@ -12,10 +12,11 @@ import { findDamageUsers } from '../../storage/archive/checking/damage.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { raiseAlert } from '../../storage/catalog/checking/alerts.ts';
 import { commit, newRun, type TestStorage, testStorage, upload, version } from '../../tests/helpers/storage.ts';
+import { registerDevice } from '../directory/devices/register.ts';
 import { openDirectory } from '../directory/directory.ts';
-import { createFirstTenant, newRegistrationKey } from '../directory/first-tenant.ts';
-import { localKeyService } from '../directory/key-service.ts';
-import { registerDevice } from '../directory/register.ts';
+import { localKeyService } from '../directory/keys/local-keys.ts';
+import { createFirstTenant } from '../directory/organizations/first-tenant.ts';
+import { newRegistrationKey } from '../directory/organizations/registration-key.ts';
 import { alerts } from './alerts.ts';
 import { damage } from './damage.ts';
 import { runOperatorCommand } from './operator-command.ts';
@@ -151,6 +152,11 @@ test('alerts are listed with what to do, and reviewed once', async () => {
   expect(said).toContain('Nothing is deleted: two catalogs.');
   const [id] = /^\d+\/\d+(?= {2}refs_drift)/m.exec(said)!;
   expect(await run(['alerts', '--review', id])).toEqual([expect.stringMatching(/^Reviewed: refs_drift, by /), 0]);
+  const acts = await storage.rows(
+    `SELECT tenant_id = (SELECT tenant_id FROM tenants) AS ours, party_kind AS by, target_id AS id, target_name AS name
+       FROM acts WHERE action = 'alert.review'`,
+  );
+  expect(acts).toEqual([{ ours: true, by: 'server', id, name: 'refs_drift' }]);
   expect(await run(['alerts', '--review', id])).toEqual([`There is no open alert ${id}.\n`, 1]);
   expect((await run(['alerts', '--review', 'x']))[1]).toBe(2);
   const all = json((await run(['alerts', '--all', '--json']))[0]);

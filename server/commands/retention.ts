@@ -29,7 +29,7 @@ Example: what would be left if deleted files were kept for 30 days?
   node server/main.ts retention show --device 1234 --json > policy.json      (and in it: "deletedAfterDays": 30)
   node server/main.ts retention plan --device 1234 --policy policy.json --expiring
 
-Policies are set over the administrator's API (docs/retention.md).`;
+Policies are set over the JSON API, by "npm run admin" (docs/retention.md).`;
 
 interface Asked {
   guid: string;

@@ -1,12 +1,17 @@
 /** docs/roles.md: what every role may do, and how far. Made of what the server decides by, so that it is never another. */
+
 import { may, reachOf } from '../directory/roles/may.ts';
 import {
+  narrower,
   type Permission,
   type PermissionGroup,
   permissionGroups,
   permissions,
+  type Scope,
 } from '../directory/roles/permissions.ts';
 import { type Role, roles } from '../directory/roles/roles.ts';
+import type { ApiRoute } from '../http/api/route.ts';
+import { apiRoutes } from '../http/api/routes.ts';
 
 /** The whole page, as Markdown. */
 export function rolesMarkdown(): string {
@@ -41,7 +46,43 @@ How far each role lets do what a permission is about; empty: not at all. Where i
 it, and not by name, it stands in brackets.
 
 ${groups().map(groupMarkdown).join('\n\n')}
+
+## Who may call what
+How far each role reaches with each request of the JSON API that asks for a permission; empty: not at all. Lists show what
+is reached. What needs no more than being signed in, or an operator, is in the API's own document.
+
+${tags().map(tagMarkdown).join('\n\n')}
 `;
+}
+
+const guarded = apiRoutes.filter((route) => 'permission' in route.may);
+
+function tags(): string[] {
+  return [...new Set(guarded.map(({ tag }) => tag))];
+}
+
+/** A role for each line and a request for each column. */
+function tagMarkdown(tag: string): string {
+  const columns = guarded.filter((route) => route.tag === tag);
+  const rows = [...roles.keys()]
+    .map((role) => [role, ...columns.map((route) => reachOfRoute(role, route))])
+    .filter(([, ...cells]) => cells.some((each) => each !== ''));
+  const head = ['role', ...columns.map(({ method, path }) => `\`${method} ${path.replace('/v1', '')}\``)];
+  return `### ${tag}\n${[head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n')}`;
+}
+
+/** The farthest that any of the permissions that suffice lets. */
+function reachOfRoute(role: Role, { may: guard }: ApiRoute): string {
+  if (!('permission' in guard)) return '';
+  const reaches = [guard.permission, ...('or' in guard && guard.or ? [guard.or] : [])].map((permission: Permission) =>
+    reachOf({ tenant: 1, user, organization, grants: [{ role, scope: 'all', organization } as const] }, permission),
+  );
+  return (
+    reaches.reduce<Scope | null>(
+      (best, each) => (!best || (each && narrower(best, each) === best) ? each : best),
+      null,
+    ) ?? ''
+  );
 }
 
 function groups(): PermissionGroup[] {

@@ -11,10 +11,14 @@ import { catalogIsEmpty } from '../../storage/catalog/writing/blocks.ts';
 import { openObjectStore } from '../../storage/objects/open-store.ts';
 import { openStorage, type Storage } from '../../storage/storage.ts';
 import type { Config } from '../config.ts';
+import { type AuditKeys, openAuditKeyFile } from '../directory/audit/heads/audit-key.ts';
+import { hasSignedHeads } from '../directory/audit/heads/log-rows.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
-import { hasSealedKeys, openKeyFile } from '../directory/key-service.ts';
+import type { KeyService } from '../directory/keys/key-service.ts';
+import { openKeyService } from '../directory/keys/open-key-service.ts';
+import { hasFileSealedKeys } from '../directory/keys/sealed-keys.ts';
 import { openBoundedLog } from '../embedded/bounded-log.ts';
-import { ensureFirstTenant } from '../embedded/first-start.ts';
+import { ensureFirstPeople } from '../embedded/first-start.ts';
 import type { EmbeddedPostgres } from '../embedded/postgres.ts';
 import { type EmbeddedParts, startEmbedded } from '../embedded/start.ts';
 import { garbageMetrics } from '../garbage-metrics.ts';
@@ -118,7 +122,7 @@ async function start(config: Config, roles: Roles, starting: Starting): Promise<
 
   const bounds = { leaveMs: config.leaveTimeoutMs, drainMs: config.shutdownTimeoutMs };
   if (roles.api) {
-    const directory = await openOwnDirectory(config, database);
+    const directory = await openOwnDirectory(config, database, starting);
     const settings = httpSettings(config, embedded?.certificate ?? null);
     const address = await openHttp({ settings, storage, directory, queues, metrics, log, fence, ...bounds }, closing);
     announce(config, settings, address, embedded, say);
@@ -154,18 +158,33 @@ async function openEmbedded(
   return parts;
 }
 
-async function openOwnDirectory(config: Config, database: Database): Promise<Directory> {
+async function openOwnDirectory(config: Config, database: Database, starting: Starting): Promise<Directory> {
   const { passwordHashesMax, signInsPerMinute } = config;
-  const create = config.embedded && !(await hasSealedKeys(database));
-  const keys = openKeyFile(config.keyFile, { create });
+  const createFile = config.embedded && config.keyService === 'file' && !(await hasFileSealedKeys(database));
+  const keys = openKeyService(config, { createFile });
+  void sayIfNotSealing(keys, starting);
   const directory = openDirectory({ database, keys, passwordHashesMax, signInsPerMinute });
-  if (config.embedded) await ensureFirstTenant(config.data, directory);
+  if (config.embedded) {
+    const { operator } = await ensureFirstPeople(config.data, directory);
+    if (!operator)
+      starting.say('Nobody runs this server yet: make an operator with "node server/main.ts operators add NAME"');
+  }
   return directory;
+}
+
+/** Backups of devices that are registered go on without the key service, so the server starts without it too. */
+async function sayIfNotSealing(keys: KeyService, { log, say }: Starting): Promise<void> {
+  try {
+    await keys.check();
+  } catch (error) {
+    log.warn({ err: error }, 'key service');
+    say(`Vault keys cannot be sealed now, so no user can begin to back up: ${(error as Error).message}`);
+  }
 }
 
 async function openJobs(
   parts: { config: Config; storage: Storage; queueSettings: QueueSettings; queues: Queues; metrics: Metrics },
-  { log, closing }: Starting,
+  { log, closing, say }: Starting,
 ): Promise<Fence> {
   const { config, storage, queueSettings, queues, metrics } = parts;
   const fence = openFence(storage, fenceDefaults);
@@ -180,11 +199,24 @@ async function openJobs(
       backgroundShare: config.backgroundPercent / 100,
       verifyBytesPerSecond: config.verifyRateBytes,
       verifyEveryMs: config.verifyEveryMs,
+      auditKeys: await openAuditKeys(config, storage.database, say),
     },
     events: jobEvents(log, metrics),
   });
   closing.defer(() => worker.stop(config.shutdownTimeoutMs));
   return fence;
+}
+
+/** Backups and the log itself go on without a key that signs it. */
+async function openAuditKeys(
+  config: Config,
+  database: Database,
+  say: (line: string) => void,
+): Promise<AuditKeys | null> {
+  const keys = openAuditKeyFile(config.auditKeyFile, { create: config.embedded && !(await hasSignedHeads(database)) });
+  if (!keys?.signer)
+    say(`The audit log is not signed: there is no private key in ${config.auditKeyFile} (HOLDFAST_AUDIT_KEY_FILE)`);
+  return keys;
 }
 
 function jobEvents(log: Log, metrics: Metrics): JobEvents {

@@ -1,6 +1,6 @@
 /** `usage`: what users and organizations hold. */
 import { parseArgs } from 'node:util';
-import { listTenants } from '../directory/tenant-view.ts';
+import { allTenants } from '../directory/tenants/reading.ts';
 import { type OrganizationUsageLine, type UsageEnd, usageLines, type VaultUsageLine } from '../reports/usage.ts';
 import { withCatalog } from './open-catalog.ts';
 import type { OperatorCommand, Say } from './operator-command.ts';
@@ -24,11 +24,11 @@ export const usage: OperatorCommand = {
   async run(args, say) {
     const { values } = parseArgs({ args: [...args], options: { json: { type: 'boolean', default: false } } });
     return withCatalog(async (storage) => {
-      const tenants = await listTenants(storage.database);
+      const tenants = await allTenants(storage.database);
       for (const { tenantId, name } of tenants) {
         if (values.json) say(JSON.stringify({ tenant: { id: tenantId, name } }));
         else say(`${tenantId === tenants[0]!.tenantId ? '' : '\n'}Tenant ${printable(name)} (${tenantId})\n`);
-        const lines = usageLines(storage, tenantId);
+        const lines = usageLines(storage, { tenantId, within: { all: true } });
         if (values.json) for await (const line of lines) say(JSON.stringify(line));
         else await print(lines, say);
       }

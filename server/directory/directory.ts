@@ -1,17 +1,20 @@
 /** What the directory's verbs work on, as one argument. */
 import type { Database } from '../../storage/catalog/database.ts';
-import { type Credentials, createCredentials } from './administrators.ts';
-import type { KeyService } from './key-service.ts';
-import { createPasswords, type Passwords } from './passwords.ts';
-import { createSignInRate, type SignInRate } from './sign-in-rate.ts';
+import type { KeyService } from './keys/key-service.ts';
+import { createOpenIdClients, type OpenIdClients } from './sign-in/openid/clients.ts';
+import { type Credentials, createCredentials } from './sign-in/operators/basic-sign-in.ts';
+import { createPasswords, type Passwords } from './sign-in/passwords.ts';
+import { createSignInRate, type SignInRate } from './sign-in/sign-in-rate.ts';
 
 export interface Directory {
   database: Database;
   keys: KeyService;
   passwords: Passwords;
   signIns: SignInRate;
-  /** Of administrators, who sign in with every request. */
+  /** Of operators at the dashboard, who sign in with every request. */
   credentials: Credentials;
+  /** The way to identity providers. */
+  openid: OpenIdClients;
 }
 
 export interface DirectoryOptions {
@@ -19,9 +22,12 @@ export interface DirectoryOptions {
   keys: KeyService;
   passwordHashesMax: number;
   signInsPerMinute: number;
+  /** Identity providers on this machine may be spoken to in plain HTTP: for tests. */
+  plainOpenIdOnLoopback?: boolean;
 }
 
-export function openDirectory({ database, keys, passwordHashesMax, signInsPerMinute }: DirectoryOptions): Directory {
+export function openDirectory(options: DirectoryOptions): Directory {
+  const { database, keys, passwordHashesMax, signInsPerMinute, plainOpenIdOnLoopback = false } = options;
   return {
     database,
     keys,
@@ -33,5 +39,10 @@ export function openDirectory({ database, keys, passwordHashesMax, signInsPerMin
       now: () => performance.now(),
     }),
     credentials: createCredentials({ forMs: 60_000, entriesMax: 1_000, now: () => performance.now() }),
+    openid: createOpenIdClients({
+      timeoutSeconds: 10,
+      plainOnLoopback: plainOpenIdOnLoopback,
+      now: () => performance.now(),
+    }),
   };
 }

@@ -7,8 +7,9 @@ import { type RetentionPolicy, retentionFaults } from '../../storage/archive/ret
 
 const Window = z.strictObject({ untilDays: z.number().nullable(), everyMinutes: z.number() });
 
-const Policy = z.strictObject({
-  windows: z.tuple([Window, Window, Window, Window]),
+/** Its shape. Which windows may follow one another is more than a shape says: `readPolicyDocument`. */
+export const PolicyDocument = z.strictObject({
+  windows: z.tuple([Window, Window, Window, Window]).readonly(),
   deletedAfterDays: z.number().nullable(),
   keepNewest: z.number(),
   keepWithinDays: z.number(),
@@ -25,7 +26,7 @@ export type ReadPolicy = { policy: RetentionPolicy; faults?: never } | { policy?
 
 /** Reads a policy, or says all that is wrong with it. Nothing is filled in: what is left out is a fault. */
 export function readPolicyDocument(value: unknown): ReadPolicy {
-  const parsed = Policy.safeParse(value);
+  const parsed = PolicyDocument.safeParse(value);
   if (!parsed.success) {
     const faults = parsed.error.issues.map(({ path, message }) => {
       const field = path.join('.');

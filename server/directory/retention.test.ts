@@ -4,6 +4,7 @@ import { RegisterRequest } from '../../protocol/messages.ts';
 import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
 import { pruneArchive } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
+import { seededRandom } from '../../tests/helpers/random.ts';
 import {
   commit,
   deletion,
@@ -13,19 +14,19 @@ import {
   testStorage,
   version,
 } from '../../tests/helpers/storage.ts';
+import type { By } from './audit/act.ts';
+import { setDeviceRetention } from './device-retention.ts';
+import { registerDevice } from './devices/register.ts';
 import { type Directory, openDirectory } from './directory.ts';
-import { newRegistrationKey } from './first-tenant.ts';
-import { localKeyService } from './key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from './people.ts';
-import { registerDevice } from './register.ts';
-import {
-  findPolicyOfOrganization,
-  pruneDeps,
-  readEffectiveRetention,
-  setDeviceRetention,
-  setOrganizationRetention,
-} from './retention.ts';
+import { localKeyService } from './keys/local-keys.ts';
+import { insertOrganization, insertTenant } from './organizations/inserting.ts';
+import { newRegistrationKey } from './organizations/registration-key.ts';
+import { findPolicyOfArchive, pruneDeps, readEffectiveRetention } from './retention.ts';
 import { readPolicyDocument } from './retention-document.ts';
+import { changeSettings } from './settings/changing.ts';
+import { ChangeSettingsRequest } from './settings/shapes.ts';
+import { effectiveSettingsOf } from './settings/stored.ts';
+import { insertUser } from './users/people.ts';
 
 let storage: TestStorage;
 let directory: Directory;
@@ -39,6 +40,8 @@ beforeAll(async () => {
 afterAll(() => storage?.close());
 
 const daily = (deletedAfterDays: number | null): RetentionPolicy => ({ ...defaultRetention, deletedAfterDays });
+
+const by = (tenant: number): By => ({ tenant, party: { kind: 'server', id: null, name: 'test' }, address: null });
 
 /** A tree root > middle > leaf with a user in the leaf, and a device of theirs. */
 async function world() {
@@ -69,17 +72,23 @@ async function world() {
     );
   const device = await register();
   const ref = { vault: device.vault, archive: device.archive };
-  const setOf = (organizationId: number, policy: RetentionPolicy | null): Promise<boolean> =>
-    setOrganizationRetention(storage.database, { tenantId: made.tenantId, organizationId }, policy);
+  const tenant = made.tenantId;
+  const setOf = async (organization: number, policy: RetentionPolicy | null, locked?: boolean): Promise<void> => {
+    const changes = { settings: { retention: { policy } }, locked: { retention: { policy: locked } } };
+    const request = { tenant, organization, changes: ChangeSettingsRequest.parse(changes), expected: null };
+    await storage.database.transaction((tx) => changeSettings(tx, by(tenant), request));
+  };
+  const setOwn = (guid: string, policy: unknown, expected: number | null = null) =>
+    storage.database.transaction((tx) => setDeviceRetention(tx, by(tenant), { tenant, guid, policy, expected }));
   const effective = () => readEffectiveRetention(storage.database, ref);
-  return { ...made, device, ref, register, setOf, effective };
+  return { ...made, device, ref, register, setOf, setOwn, effective };
 }
 
 const run = (text: string, values: unknown[]): Promise<unknown[]> => storage.database.query({ name: '', text }, values);
 
 describe('the policy of an archive', () => {
   test("is the device's own, else that of the nearest organization, else the default", async () => {
-    const { tenantId, root, middle, leaf, device, setOf, effective } = await world();
+    const { root, middle, leaf, device, setOf, setOwn, effective } = await world();
     expect(await effective()).toEqual({ from: 'default', policy: defaultRetention });
 
     await setOf(root, daily(1));
@@ -90,36 +99,89 @@ describe('the policy of an archive', () => {
     expect((await effective()).policy).toEqual(daily(3));
 
     const { guid } = device;
-    expect(await setDeviceRetention(storage.database, { tenantId, guid }, daily(4))).toBe(true);
+    expect(await setOwn(guid, daily(4))).toMatchObject({ policy: daily(4), version: 2 });
     expect(await effective()).toEqual({ from: { device: { guid, name: device.deviceName } }, policy: daily(4) });
 
-    await setDeviceRetention(storage.database, { tenantId, guid }, null);
+    await setOwn(guid, null);
     await setOf(leaf, null);
     expect((await effective()).policy).toEqual(daily(2));
-    const of = { tenantId, organizationId: leaf };
-    expect((await findPolicyOfOrganization(storage.database, of))?.policy).toEqual(daily(2));
   });
 
   test('goes on with the device that takes its place', async () => {
-    const { tenantId, device, ref, register, effective } = await world();
-    await setDeviceRetention(storage.database, { tenantId, guid: device.guid }, daily(7));
+    const { device, ref, register, setOwn, effective } = await world();
+    await setOwn(device.guid, daily(7));
     const next = await register(device.guid);
     expect({ vault: next.vault, archive: next.archive }).toEqual(ref);
     expect((await effective()).policy).toEqual(daily(7));
     // Taken back on the new one, the old one's does not come through.
-    await setDeviceRetention(storage.database, { tenantId, guid: next.guid }, null);
+    await setOwn(next.guid, null);
     expect((await effective()).from).toBe('default');
   });
 
   test('is not set, nor read, across tenants', async () => {
     const [mine, other] = [await world(), await world()];
-    const of = { tenantId: mine.tenantId, organizationId: other.leaf };
-    expect(await setOrganizationRetention(storage.database, of, daily(0))).toBe(false);
-    const device = { tenantId: mine.tenantId, guid: other.device.guid };
-    expect(await setDeviceRetention(storage.database, device, daily(0))).toBe(false);
-    expect(await findPolicyOfOrganization(storage.database, of)).toBeNull();
+    await expect(mine.setOwn(other.device.guid, daily(0))).rejects.toMatchObject({ code: 'not_found' });
     expect((await other.effective()).from).toBe('default');
   });
+
+  test('of a device is an act, with what it was and what it is; from a version that is gone it is not set', async () => {
+    const { tenantId, device, leaf, setOwn } = await world();
+    const { guid } = device;
+    await setOwn(guid, daily(1), 1);
+    expect((await setOwn(guid, daily(1))).version).toBe(2); // as it is already
+    await expect(setOwn(guid, daily(2), 1)).rejects.toMatchObject({ code: 'precondition_failed' });
+    await setOwn(guid, null, 2);
+    const acts = await run(
+      `SELECT organization_id AS organization, target_id AS target, details::jsonb - 'user' AS details FROM acts
+        WHERE tenant_id = $1 AND action = 'device.retention' ORDER BY number`,
+      [tenantId],
+    );
+    expect(acts).toEqual([
+      { organization: leaf, target: guid, details: { from: null, to: daily(1) } },
+      { organization: leaf, target: guid, details: { from: daily(1), to: null } },
+    ]);
+  });
+
+  test('of a device is not set where an organization has locked its own, which wins', async () => {
+    const { root, device, setOf, setOwn, effective } = await world();
+    await setOwn(device.guid, daily(1));
+    await setOf(root, daily(2), true);
+    expect(await effective()).toEqual({ from: { organization: { id: root, name: 'root' } }, policy: daily(2) });
+    for (const policy of [daily(3), null])
+      await expect(setOwn(device.guid, policy)).rejects.toMatchObject({
+        code: 'conflict',
+        extras: { lockedBy: { id: root, name: 'root' } },
+      });
+    await setOf(root, daily(2), false);
+    expect((await effective()).policy).toEqual(daily(1));
+  });
+
+  test('of a device is set by one after the other: whoever comes second sees what the first set', async () => {
+    const { device, setOwn } = await world();
+    const set = await Promise.allSettled([setOwn(device.guid, daily(1), 1), setOwn(device.guid, daily(2), 1)]);
+    expect(set.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected']);
+    const refused = set.find(({ status }) => status === 'rejected') as PromiseRejectedResult;
+    expect(refused.reason).toMatchObject({ code: 'precondition_failed', extras: { version: 2 } });
+  });
+});
+
+test('what is in force is what the settings of the organization say, whoever has which value and which locks', async () => {
+  const seed = Number(process.env.HOLDFAST_TEST_SEED ?? 4);
+  const random = seededRandom(seed);
+  const { tenantId, root, middle, leaf, ref } = await world();
+  const path = [root, middle, leaf];
+  for (let round = 0; round < 40; round++) {
+    await run(`DELETE FROM organization_settings WHERE tenant_id = $1`, [tenantId]);
+    for (const organization of path.filter(() => random.chance(0.6)))
+      await run(
+        `INSERT INTO organization_settings (tenant_id, organization_id, name, value, locked) VALUES ($1, $2, 'retention.policy', $3::jsonb, $4)`,
+        [tenantId, organization, JSON.stringify(random.chance(0.2) ? {} : daily(organization)), random.chance(0.3)],
+      );
+    const told = await findPolicyOfArchive(storage.database, ref);
+    const settings = await effectiveSettingsOf(storage.database, tenantId, leaf, ['retention.policy']);
+    const { value: policy, from } = settings['retention.policy'];
+    expect({ seed, round, policy: told!.policy, from: told!.from }).toEqual({ seed, round, policy, from });
+  }
 });
 
 describe('a policy that cannot be read', () => {
@@ -159,8 +221,8 @@ describe('a policy that cannot be read', () => {
   });
 
   test('is not stored', async () => {
-    const { root, setOf } = await world();
-    await expect(setOf(root, { ...defaultRetention, keepNewest: 0.5 })).rejects.toThrow('keepNewest');
+    const { device, setOwn } = await world();
+    await expect(setOwn(device.guid, { ...defaultRetention, keepNewest: 0.5 })).rejects.toThrow('keepNewest');
   });
 });
 

@@ -12,7 +12,7 @@ import type { Fence } from '../../storage/archive/checking/fence.ts';
 import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
 import type { PruneDeps } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
-import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
+import { statement, type Transaction } from '../../storage/catalog/database.ts';
 import type { ArchiveRef } from '../../storage/storage.ts';
 import { type PolicyFault, readPolicyDocument } from './retention-document.ts';
 
@@ -23,13 +23,13 @@ import { type PolicyFault, readPolicyDocument } from './retention-document.ts';
 const saidBy = (
   path: string,
 ): string => `SELECT 'organization' AS kind, o.organization_id::text AS id, o.name, s.value AS retention,
-              CASE WHEN s.locked THEN 0 ELSE 2 END AS rank,
+              s.locked, CASE WHEN s.locked THEN 0 ELSE 2 END AS rank,
               cardinality(o.path) * CASE WHEN s.locked THEN 1 ELSE -1 END AS place
          FROM unnest(${path}) AS above (organization_id)
          JOIN organization_settings s ON s.organization_id = above.organization_id AND s.name = 'retention.policy'
          JOIN organizations o ON o.organization_id = s.organization_id`;
 
-const source = `s.kind, s.id, s.name, s.retention`;
+const source = `s.kind, s.id, s.name, s.retention, s.locked`;
 
 const sql = {
   ofArchive: statement(
@@ -42,40 +42,10 @@ const sql = {
        SELECT r.retention FROM device JOIN devices r ON r.user_id = device.user_id
         WHERE r.vault_id = $1 AND r.archive_id = $2 AND r.retention IS NOT NULL ORDER BY r.device_id DESC LIMIT 1)
      SELECT ${source} FROM device LEFT JOIN LATERAL (
-       SELECT 'device' AS kind, device.guid AS id, device.name, own.retention, 1 AS rank, 0 AS place FROM own
+       SELECT 'device' AS kind, device.guid AS id, device.name, own.retention, false AS locked, 1 AS rank, 0 AS place FROM own
        UNION ALL
        ${saidBy('device.path')}
        ORDER BY rank, place LIMIT 1) s ON true`,
-  ),
-
-  ofOrganization: statement(
-    'directory.retentionOfOrganization',
-    `SELECT ${source} FROM organizations asked LEFT JOIN LATERAL (
-       ${saidBy('asked.path')}
-       ORDER BY rank, place LIMIT 1) s ON true
-      WHERE asked.tenant_id = $1 AND asked.organization_id = $2`,
-  ),
-
-  setOfOrganization: statement(
-    'directory.setRetentionOfOrganization',
-    `INSERT INTO organization_settings (tenant_id, organization_id, name, value)
-     SELECT tenant_id, organization_id, 'retention.policy', $3::jsonb FROM organizations WHERE tenant_id = $1 AND organization_id = $2
-         ON CONFLICT (organization_id, name) DO UPDATE SET value = EXCLUDED.value RETURNING organization_id`,
-  ),
-
-  // Also says whether there is such an organization when it had no policy of its own.
-  clearOfOrganization: statement(
-    'directory.clearRetentionOfOrganization',
-    `WITH cleared AS (
-       DELETE FROM organization_settings WHERE tenant_id = $1 AND organization_id = $2 AND name = 'retention.policy')
-     SELECT organization_id FROM organizations WHERE tenant_id = $1 AND organization_id = $2`,
-  ),
-
-  setOfDevice: statement(
-    'directory.setRetentionOfDevice',
-    `UPDATE devices d SET retention = $3::jsonb
-       FROM (SELECT user_id, vault_id, archive_id FROM devices WHERE tenant_id = $1 AND guid = $2::bigint AND state <> 'replaced') now
-      WHERE d.user_id = now.user_id AND d.vault_id = now.vault_id AND d.archive_id = now.archive_id RETURNING d.device_id`,
   ),
 };
 
@@ -91,6 +61,8 @@ export interface FoundPolicy {
   policy: RetentionPolicy | null;
   /** Why it cannot be read. */
   faults: PolicyFault[];
+  /** Whether it is an organization's that lets nothing below it have another. */
+  locked: boolean;
 }
 
 interface SourceRow {
@@ -98,30 +70,22 @@ interface SourceRow {
   id: string | null;
   name: string | null;
   retention: unknown;
+  locked: boolean | null;
 }
 
 function foundIn(row: SourceRow): FoundPolicy {
-  if (row.kind === null) return { from: 'default', policy: defaultRetention, faults: [] };
+  if (row.kind === null) return { from: 'default', policy: defaultRetention, faults: [], locked: false };
   const from: PolicySource =
     row.kind === 'device'
       ? { device: { guid: row.id!, name: row.name! } }
       : { organization: { id: Number(row.id), name: row.name! } };
   const { policy, faults } = readPolicyDocument(row.retention);
-  return { from, policy: policy ?? null, faults: faults ?? [] };
+  return { from, policy: policy ?? null, faults: faults ?? [], locked: row.locked === true };
 }
 
 /** The policy an archive has, readable or not, and whose it is; null: no device has this archive. */
 export async function findPolicyOfArchive(db: Transaction, ref: ArchiveRef): Promise<FoundPolicy | null> {
   const [row] = await db.query<SourceRow>(sql.ofArchive, [ref.vault, ref.archive]);
-  return row ? foundIn(row) : null;
-}
-
-/** The policy an organization has and hands down; null: there is none such in the tenant. */
-export async function findPolicyOfOrganization(
-  db: Transaction,
-  of: { tenantId: number; organizationId: number },
-): Promise<FoundPolicy | null> {
-  const [row] = await db.query<SourceRow>(sql.ofOrganization, [of.tenantId, of.organizationId]);
   return row ? foundIn(row) : null;
 }
 
@@ -149,43 +113,6 @@ export function nameOfSource(from: PolicySource): string {
   if (from === 'default') return 'the default';
   if ('device' in from) return `device ${from.device.name} (${from.device.guid})`;
   return `organization ${from.organization.name} (${from.organization.id})`;
-}
-
-/**
- * Gives an organization a policy of its own, or (null) lets it inherit again. The policy must be valid.
- * @returns false: there is no such organization in the tenant
- */
-export async function setOrganizationRetention(
-  db: Database,
-  of: { tenantId: number; organizationId: number },
-  policy: RetentionPolicy | null,
-): Promise<boolean> {
-  const text = stored(policy);
-  const { tenantId, organizationId } = of;
-  const found = await (text === null
-    ? db.query(sql.clearOfOrganization, [tenantId, organizationId])
-    : db.query(sql.setOfOrganization, [tenantId, organizationId, text]));
-  return found.length > 0;
-}
-
-/**
- * Gives a device's archive a policy of its own, or (null) lets it inherit again. The policy must be valid.
- * @returns false: there is no such device in the tenant
- */
-export async function setDeviceRetention(
-  db: Database,
-  of: { tenantId: number; guid: string },
-  policy: RetentionPolicy | null,
-): Promise<boolean> {
-  return (await db.query(sql.setOfDevice, [of.tenantId, of.guid, stored(policy)])).length > 0;
-}
-
-/** Null is SQL's, not JSON's: no policy, and not one that is null. */
-function stored(policy: RetentionPolicy | null): string | null {
-  if (policy === null) return null;
-  const { faults } = readPolicyDocument(policy);
-  if (faults) throw new Error(`not a retention policy: ${faults.map(({ message }) => message).join('; ')}`);
-  return JSON.stringify(policy);
 }
 
 /** What prune asks of the shell: the policy in force, and whether anything may be deleted now. */

@@ -1,36 +1,28 @@
 /**
- * What an administrator may look at: their tenant's organizations, users, devices and vaults, and nothing of another's.
+ * What reports tell of a tenant: its users, devices and vaults, as far as the reader reaches, and nothing of another's.
  * Every statement names the tenant, so that what is somebody else's is not found, like what does not exist.
  */
 import { type Database, statement, type Transaction } from '../../storage/catalog/database.ts';
+import { type Within, withinValues } from './users/pages.ts';
 
 const sql = {
-  organization: statement(
-    'directory.findOrganization',
-    'SELECT organization_id AS "organizationId", name FROM organizations WHERE tenant_id = $1 AND organization_id = $2',
-  ),
-
-  organizations: statement(
-    'directory.listOrganizations',
-    `SELECT organization_id AS "organizationId", parent_id AS "parentId", name FROM organizations
-      WHERE tenant_id = $1 AND organization_id > $2 ORDER BY organization_id LIMIT $3`,
-  ),
-
   // A user's vault is made with their first device, and every device names it.
   users: statement(
     'directory.listUsers',
-    `SELECT u.user_id AS "userId", u.name AS "userName", u.organization_id AS "organizationId", u.state, d.vault_id AS vault
-       FROM users u LEFT JOIN LATERAL (SELECT vault_id FROM devices WHERE user_id = u.user_id LIMIT 1) d ON true
-      WHERE u.tenant_id = $1 AND u.user_id > $2 ORDER BY u.user_id LIMIT $3`,
+    `SELECT u.user_id AS "userId", u.name AS "userName", u.organization_id AS "organizationId", o.path, u.state, d.vault_id AS vault
+       FROM users u JOIN organizations o ON o.organization_id = u.organization_id
+       LEFT JOIN LATERAL (SELECT vault_id FROM devices WHERE user_id = u.user_id LIMIT 1) d ON true
+      WHERE u.tenant_id = $1 AND u.user_id > $2
+        AND ($4::bigint IS NULL OR o.path @> ARRAY[$4::bigint]) AND ($5::bigint IS NULL OR u.user_id = $5)
+      ORDER BY u.user_id LIMIT $3`,
   ),
 
   userOfVault: statement(
     'directory.findUserOfVault',
-    `SELECT u.user_id AS "userId", u.name AS "userName" FROM devices d JOIN users u ON u.user_id = d.user_id
-      WHERE d.vault_id = $2 AND d.state <> 'replaced' AND d.tenant_id = $1 LIMIT 1`,
+    `SELECT u.user_id AS "userId", u.name AS "userName", u.tenant_id AS "tenantId", u.organization_id AS "organizationId"
+       FROM devices d JOIN users u ON u.user_id = d.user_id
+      WHERE d.vault_id = $2 AND d.state <> 'replaced' AND d.tenant_id = coalesce($1::bigint, d.tenant_id) LIMIT 1`,
   ),
-
-  userName: statement('directory.userName', 'SELECT name FROM users WHERE tenant_id = $1 AND user_id = $2'),
 
   device: statement(
     'directory.findDeviceOfTenant',
@@ -39,20 +31,14 @@ const sql = {
        FROM devices d JOIN users u ON u.user_id = d.user_id
       WHERE d.guid = $2::bigint AND d.state <> 'replaced' AND d.tenant_id = coalesce($1::bigint, d.tenant_id)`,
   ),
-
-  tenants: statement('directory.listTenants', 'SELECT tenant_id AS "tenantId", name FROM tenants ORDER BY tenant_id'),
 };
-
-export interface OrganizationRow {
-  organizationId: number;
-  parentId: number | null;
-  name: string;
-}
 
 export interface UserRow {
   userId: number;
   userName: string;
   organizationId: number;
+  /** Of that organization: the ids from the top down to it. */
+  path: number[];
   state: 'active' | 'blocked' | 'deactivated';
   /** Null: no device was ever registered. */
   vault: number | null;
@@ -69,50 +55,39 @@ export interface DeviceRow {
   archive: number;
 }
 
-export async function findOrganization(
-  db: Transaction,
-  tenantId: number,
-  organizationId: number,
-): Promise<{ organizationId: number; name: string } | null> {
-  const [row] = await db.query<{ organizationId: number; name: string }>(sql.organization, [tenantId, organizationId]);
-  return row ?? null;
-}
-
 const pageRows = 1_000;
 
-/** All of a tenant's organizations. A tree of tens of thousands is some megabytes. */
-export async function listOrganizations(db: Database, tenantId: number): Promise<OrganizationRow[]> {
-  const all: OrganizationRow[] = [];
-  for (let page: OrganizationRow[] = []; ; ) {
-    page = await db.query<OrganizationRow>(sql.organizations, [tenantId, page.at(-1)?.organizationId ?? 0, pageRows]);
-    all.push(...page);
-    if (page.length < pageRows) return all;
-  }
+/** Whose things are told: a tenant's, as far as the reader reaches. */
+export interface Reading {
+  tenantId: number;
+  within: Within;
 }
 
-/** A tenant's users in the order of their ids, read page by page. */
-export async function* listUsers(db: Database, tenantId: number): AsyncGenerator<UserRow> {
+/** Users in the order of their ids, read page by page. */
+export async function* listUsers(db: Database, { tenantId, within }: Reading): AsyncGenerator<UserRow> {
   for (let last = 0; ; ) {
-    const page = await db.query<UserRow>(sql.users, [tenantId, last, pageRows]);
+    const page = await db.query<UserRow>(sql.users, [tenantId, last, pageRows, ...withinValues(within)]);
     yield* page;
     if (page.length < pageRows) return;
     last = page.at(-1)!.userId;
   }
 }
 
-/** Whose vault it is, if it is one of the tenant's. */
-export async function findUserOfVault(
-  db: Transaction,
-  tenantId: number,
-  vault: number,
-): Promise<{ userId: number; userName: string } | null> {
-  const [row] = await db.query<{ userId: number; userName: string }>(sql.userOfVault, [tenantId, vault]);
-  return row ?? null;
+export interface VaultOwner {
+  userId: number;
+  userName: string;
+  tenantId: number;
+  organizationId: number;
 }
 
-export async function findUserName(db: Transaction, tenantId: number, userId: number): Promise<string | null> {
-  const [row] = await db.query<{ name: string }>(sql.userName, [tenantId, userId]);
-  return row?.name ?? null;
+/** Whose vault it is, if it is one of the tenant's. @param tenantId null: whichever tenant it is of, for whoever runs the server */
+export async function findUserOfVault(
+  db: Transaction,
+  tenantId: number | null,
+  vault: number,
+): Promise<VaultOwner | null> {
+  const [row] = await db.query<VaultOwner>(sql.userOfVault, [tenantId, vault]);
+  return row ?? null;
 }
 
 /** The device of that GUID that is not replaced. @param tenantId null: whichever tenant it is of, for whoever runs the server */
@@ -125,9 +100,4 @@ export async function findDevice(db: Transaction, tenantId: number | null, guid:
 /** Whether the text can be a GUID at all: 1 to 2^63 - 1. */
 export function isGuid(text: string): boolean {
   return /^[1-9]\d{0,18}$/.test(text) && BigInt(text) < 1n << 63n;
-}
-
-/** For whoever runs the server: every tenant. */
-export function listTenants(db: Database): Promise<{ tenantId: number; name: string }[]> {
-  return db.query<{ tenantId: number; name: string }>(sql.tenants);
 }

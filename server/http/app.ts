@@ -5,10 +5,12 @@
 import Router from '@koa/router';
 import Koa from 'koa';
 import { Problem } from '../../protocol/problems.ts';
+import { apiRoutes } from './api/routes.ts';
+import { serveApi } from './api/serve.ts';
 import type { AppDeps, Context, RequestState, RequestsInFlight } from './deps.ts';
 import { observe } from './observe.ts';
 import { cutAnswer, renderProblem, renderProblems } from './problems.ts';
-import { adminRoutes } from './routes/admin/admin-routes.ts';
+import { apiPageRoutes } from './routes/api-page.ts';
 import { archiveRoutes } from './routes/archives.ts';
 import { blockRoutes } from './routes/blocks.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -27,7 +29,8 @@ export function createApp(deps: AppDeps): Koa<RequestState> {
   blockRoutes(router, deps);
   archiveRoutes(router, deps);
   runRoutes(router, deps);
-  adminRoutes(router, deps);
+  serveApi(router, apiRoutes);
+  apiPageRoutes(router, apiRoutes);
   dashboardRoutes(router, deps);
   return createShell(deps, router);
 }

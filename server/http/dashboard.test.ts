@@ -1,4 +1,4 @@
-/** Administrators' way in, and the queues' dashboard behind it, over a real listener and real queues. */
+/** Operators' way in, and the queues' dashboard behind it, over a real listener and real queues. */
 import { randomBytes } from 'node:crypto';
 import type { ClientHttp2Session } from 'node:http2';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
@@ -6,13 +6,14 @@ import { msgpackType } from '../../protocol/wire.ts';
 import { type Database, databaseDefaults, openDatabase } from '../../storage/catalog/database.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
-import { createFirstTenant, newRegistrationKey } from '../directory/first-tenant.ts';
-import { localKeyService } from '../directory/key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from '../directory/people.ts';
+import { localKeyService } from '../directory/keys/local-keys.ts';
+import { createFirstTenant } from '../directory/organizations/first-tenant.ts';
+import { newRegistrationKey } from '../directory/organizations/registration-key.ts';
+import { createFirstOperator, createOperator } from '../directory/sign-in/operators/operators.ts';
 import { createDashboard } from '../jobs/dashboard.ts';
 import { openQueues, type Queues } from '../jobs/queues.ts';
-import { administrator } from './admin.ts';
 import type { Dashboard } from './deps.ts';
+import { operator } from './operator.ts';
 import { dashboardPath, dashboardRoutes } from './routes/dashboard.ts';
 import { registrationRoutes } from './routes/registration.ts';
 import {
@@ -31,8 +32,6 @@ let database: Database;
 let directory: Directory;
 let queues: Queues;
 let dashboard: Dashboard;
-let tenantAdmin: string;
-let ordinary: string;
 const password = 'correct horse';
 const servers: { server: TestServer; session: ClientHttp2Session }[] = [];
 
@@ -54,17 +53,10 @@ beforeAll(async () => {
     userName: 'admin',
     password,
   });
+  await createFirstOperator(directory, { name: 'operator', password });
+  const server = { tenant: null, party: { kind: 'server', id: null, name: 'test' }, address: null } as const;
   const passwordHash = await directory.passwords.hash(password);
-  const tenantId = await database.transaction(async (tx) => {
-    const tenant = await insertTenant(tx, 'second');
-    const organization = { tenantId: tenant, parentId: null, name: 'root', registrationKey: newRegistrationKey() };
-    const organizationId = await insertOrganization(tx, organization);
-    await insertUser(tx, { tenantId: tenant, organizationId, name: 'admin', passwordHash, administrator: true });
-    await insertUser(tx, { tenantId: tenant, organizationId, name: 'ordinary', passwordHash });
-    return tenant;
-  });
-  tenantAdmin = `${tenantId}/admin`;
-  ordinary = `${tenantId}/ordinary`;
+  await database.transaction((tx) => createOperator(tx, server, 'olga', passwordHash));
   queues = await openQueues({ databaseUrl: test_.connectionString, migrate: true }, () => {});
   dashboard = createDashboard(queues, { path: dashboardPath, onError: () => {} }) as unknown as Dashboard;
 });
@@ -87,10 +79,10 @@ async function start(options: Partial<TestServerOptions> = {}): Promise<ClientHt
     directory,
     routes: (router, deps) => {
       dashboardRoutes(router, { ...deps, dashboard });
-      router.all('/admin/who', administrator(), (ctx) => {
-        ctx.body = JSON.stringify(ctx.state.administrator);
+      router.all('/admin/who', operator(), (ctx) => {
+        ctx.body = JSON.stringify(ctx.state.operator);
       });
-      router.get('/admin/stays', administrator(), async (ctx) => {
+      router.get('/admin/stays', operator(), async (ctx) => {
         await new Promise((resolve) => ctx.state.signal.addEventListener('abort', resolve));
       });
       registrationRoutes(router, deps);
@@ -103,47 +95,43 @@ async function start(options: Partial<TestServerOptions> = {}): Promise<ClientHt
 }
 
 const page = (session: ClientHttp2Session, path = '', headers: Record<string, string> = {}): Promise<Answer> =>
-  request(session, { ':path': `${dashboardPath}${path}`, authorization: basic('admin'), ...headers });
+  request(session, { ':path': `${dashboardPath}${path}`, authorization: basic('operator'), ...headers });
 const put = (session: ClientHttp2Session, path: string, headers: Record<string, string> = {}): Promise<Answer> =>
   page(session, path, { ':method': 'PUT', ...headers });
 
 /** The metric, as the server that was started last tells it. */
 async function signIns(): Promise<string[]> {
   const text = await servers.at(-1)!.server.metrics.render();
-  return (text.match(/^holdfast_admin_sign_ins_total.*$/gm) ?? []).toSorted();
+  return (text.match(/^holdfast_operator_sign_ins_total.*$/gm) ?? []).toSorted();
 }
 
-describe('administrator()', () => {
+describe('operator()', () => {
   const ask = (session: ClientHttp2Session, headers: Record<string, string>): Promise<Answer> =>
     request(session, { ':path': '/admin/who', ...headers });
 
-  test('lets in an administrator of any tenant, and tells the route who it is', async () => {
+  test('lets in one who runs the server, and tells the route who it is', async () => {
     const session = await start();
-    expect(JSON.parse((await ask(session, { authorization: basic('admin') })).body.toString())).toEqual({
-      userId: expect.any(Number),
-      tenantId: expect.any(Number),
-      operator: true,
-    });
-    const other = await ask(session, { authorization: basic(tenantAdmin) });
-    expect(JSON.parse(other.body.toString())).toMatchObject({ operator: false });
-    expect(other.headers['www-authenticate']).toBeUndefined();
+    const answer = await ask(session, { authorization: basic('operator') });
+    expect(JSON.parse(answer.body.toString())).toEqual({ id: expect.any(Number), name: 'operator' });
+    expect(answer.headers['www-authenticate']).toBeUndefined();
   });
 
   test.each<[string, Record<string, string>, string]>([
     ['nothing', {}, 'unauthorized'],
     ['a device token', { authorization: `Bearer ${'A'.repeat(43)}` }, 'unauthorized'],
-    ['no colon', { authorization: `Basic ${Buffer.from('admin').toString('base64')}` }, 'unauthorized'],
+    ['no colon', { authorization: `Basic ${Buffer.from('operator').toString('base64')}` }, 'unauthorized'],
     ['no name', { authorization: basic('') }, 'unauthorized'],
-    ['too much', { authorization: basic('admin', 'x'.repeat(3_000)) }, 'unauthorized'],
-    ['a wrong password', { authorization: basic('admin', 'wrong') }, 'sign_in_failed'],
+    ['too much', { authorization: basic('operator', 'x'.repeat(3_000)) }, 'unauthorized'],
+    ['a wrong password', { authorization: basic('operator', 'wrong') }, 'sign_in_failed'],
     ['a wrong name', { authorization: basic('nobody') }, 'sign_in_failed'],
+    ["an administrator's name and password", { authorization: basic('admin') }, 'sign_in_failed'],
   ])('answers %s with 401, and how to sign in', async (_, headers, code) => {
     const answer = await ask(await start(), headers);
     expect(problem(answer)).toMatchObject({
       status: 401,
       code,
-      type: 'urn:holdfast:problem:administrator_sign_in',
-      title: "An administrator's name and password are needed",
+      type: 'urn:holdfast:problem:operator_sign_in',
+      title: "An operator's name and password are needed",
       detail: expect.stringMatching(/name (?:and|or) password/),
     });
     expect(answer.body.toString()).not.toMatch(/device|registration|token/);
@@ -153,55 +141,51 @@ describe('administrator()', () => {
   test('the log says who asked, by number: neither names nor passwords, and nobody where nobody was let in', async () => {
     const session = await start();
     const { server } = servers[0]!;
-    const { userId } = JSON.parse((await ask(session, { authorization: basic('admin') })).body.toString());
-    const other = await ask(session, { authorization: basic(tenantAdmin) });
-    await page(session, '/api/queues', { authorization: basic(tenantAdmin) });
-    await ask(session, { authorization: basic('admin', 'a wrong guess') });
+    const { id } = JSON.parse((await ask(session, { authorization: basic('operator') })).body.toString());
+    const other = await ask(session, { authorization: basic('olga') });
+    await ask(session, { authorization: basic('operator', 'a wrong guess') });
     await ask(session, {});
     const told = () => server.lines.filter(({ msg }) => msg === 'request');
-    await until(() => told().length === 5);
-    const { userId: otherId } = JSON.parse(other.body.toString());
-    expect(otherId).not.toBe(userId);
-    expect(told().map(({ status, administrator }) => [status, administrator])).toEqual([
-      [200, userId],
+    await until(() => told().length === 4);
+    const { id: otherId } = JSON.parse(other.body.toString());
+    expect(otherId).not.toBe(id);
+    expect(told().map(({ status, operator }) => [status, operator])).toEqual([
+      [200, id],
       [200, otherId],
-      [403, otherId],
       [401, undefined],
       [401, undefined],
     ]);
-    expect(JSON.stringify(server.lines)).not.toMatch(/admin"|correct horse|a wrong guess|Basic/);
+    expect(JSON.stringify(server.lines)).not.toMatch(/olga|correct horse|a wrong guess|Basic/);
   });
 
   test('how sign-ins end is counted', async () => {
     const full = await start({ settings: { strangersMax: 0, slotWaitMs: 10 } });
-    expect((await ask(full, { authorization: basic('admin') })).status).toBe(503); // there is no place
-    expect(await signIns()).toEqual(['holdfast_admin_sign_ins_total{result="turned_away"} 1']);
+    expect((await ask(full, { authorization: basic('operator') })).status).toBe(503); // there is no place
+    expect(await signIns()).toEqual(['holdfast_operator_sign_ins_total{result="turned_away"} 1']);
 
     const session = await start();
-    for (const name of ['admin', 'admin', tenantAdmin]) await ask(session, { authorization: basic(name) });
+    for (const name of ['operator', 'operator', 'olga']) await ask(session, { authorization: basic(name) });
     await ask(session, {});
-    for (const guess of ['a', 'b']) await ask(session, { authorization: basic('admin', guess) });
-    expect((await ask(session, { authorization: basic(ordinary) })).status).toBe(403);
+    for (const guess of ['a', 'b']) await ask(session, { authorization: basic('operator', guess) });
     expect(await signIns()).toEqual([
-      'holdfast_admin_sign_ins_total{result="let_in"} 3',
-      'holdfast_admin_sign_ins_total{result="not_allowed"} 1',
-      'holdfast_admin_sign_ins_total{result="unsigned"} 1',
-      'holdfast_admin_sign_ins_total{result="wrong"} 2',
+      'holdfast_operator_sign_ins_total{result="let_in"} 3',
+      'holdfast_operator_sign_ins_total{result="unsigned"} 1',
+      'holdfast_operator_sign_ins_total{result="wrong"} 2',
     ]);
   });
 
   test('one has so many requests under way, and leaves the others alone', async () => {
     const session = await start({ settings: { requestsPerDeviceMax: 2, slotWaitMs: 50 } });
     const stays = [1, 2].map(() =>
-      session.request({ ':path': '/admin/stays', authorization: basic('admin') }).on('error', () => {}),
+      session.request({ ':path': '/admin/stays', authorization: basic('operator') }).on('error', () => {}),
     );
     const { deps } = servers[0]!.server;
     await until(() => deps.requests.open.size === 2);
-    await until(async () => (await ask(session, { authorization: basic('admin') })).status === 503);
-    expect((await ask(session, { authorization: basic(tenantAdmin) })).status).toBe(200);
+    await until(async () => (await ask(session, { authorization: basic('operator') })).status === 503);
+    expect((await ask(session, { authorization: basic('olga') })).status).toBe(200);
     for (const stream of stays) stream.close(8);
     await until(() => deps.requests.open.size === 0);
-    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+    expect((await ask(session, { authorization: basic('operator') })).status).toBe(200);
   });
 
   test('who goes while waiting for a place lets somebody else wait', async () => {
@@ -210,13 +194,15 @@ describe('administrator()', () => {
     const { lines } = servers[0]!.server;
     /** As the `count`th that was let in. */
     const stay = async (count: number) => {
-      const stream = session.request({ ':path': '/admin/stays', authorization: basic('admin') }).on('error', () => {});
-      await until(async () => (await signIns()).includes(`holdfast_admin_sign_ins_total{result="let_in"} ${count}`));
+      const stream = session
+        .request({ ':path': '/admin/stays', authorization: basic('operator') })
+        .on('error', () => {});
+      await until(async () => (await signIns()).includes(`holdfast_operator_sign_ins_total{result="let_in"} ${count}`));
       return stream;
     };
     const staying = await stay(1);
     const waiting = await stay(2);
-    expect((await ask(session, { authorization: basic('admin') })).status).toBe(503);
+    expect((await ask(session, { authorization: basic('operator') })).status).toBe(503);
     waiting.close(8);
     await until(() => lines.some(({ status }) => status === 499));
     const next = await stay(4);
@@ -224,10 +210,10 @@ describe('administrator()', () => {
     await until(() => lines.filter(({ status }) => status === 499).length === 2);
     next.close(8);
     await until(() => lines.filter(({ status }) => status === 499).length === 3);
-    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+    expect((await ask(session, { authorization: basic('operator') })).status).toBe(200);
   });
 
-  test('registrations that drip shut no administrator out', async () => {
+  test('registrations that drip shut no operator out', async () => {
     const session = await start({ settings: { strangersMax: 1, slotWaitMs: 50 } });
     const headers = { ':method': 'POST', 'content-type': msgpackType, ':path': '/v1/register' };
     const dripping = session.request(headers);
@@ -236,14 +222,14 @@ describe('administrator()', () => {
     const { deps } = servers[0]!.server;
     await until(() => deps.budget.bodies === 1);
     expect((await request(session, headers, Buffer.alloc(1))).status).toBe(503);
-    expect((await ask(session, { authorization: basic('admin') })).status).toBe(200);
+    expect((await ask(session, { authorization: basic('operator') })).status).toBe(200);
     dripping.close(8);
   });
 
   test('takes no password over the net in the clear', async () => {
-    const forwarded = { 'x-forwarded-for': '192.0.2.7', authorization: basic('admin') };
+    const forwarded = { 'x-forwarded-for': '192.0.2.7', authorization: basic('operator') };
     const behindNothing = await start({ cleartext: true });
-    expect((await ask(behindNothing, { authorization: basic('admin') })).status).toBe(200); // on this machine
+    expect((await ask(behindNothing, { authorization: basic('operator') })).status).toBe(200); // on this machine
     expect(problem(await ask(behindNothing, { ...forwarded, 'x-forwarded-proto': 'https' })).code).toBe('forbidden');
     const behindIngress = await start({ cleartext: true, settings: { proxies: 1 } });
     expect((await ask(behindIngress, { ...forwarded, 'x-forwarded-proto': 'https' })).status).toBe(200);
@@ -262,15 +248,15 @@ describe('administrator()', () => {
     ['an old browser in a sandbox', { origin: 'null' }, 403],
   ])('for a change asked for by %s', async (_, headers, status) => {
     const session = await start();
-    const answer = await ask(session, { ':method': 'POST', authorization: basic('admin'), ...headers });
+    const answer = await ask(session, { ':method': 'POST', authorization: basic('operator'), ...headers });
     expect(answer.status).toBe(status);
-    expect((await ask(session, { authorization: basic('admin'), ...headers })).status).toBe(200); // reading
+    expect((await ask(session, { authorization: basic('operator'), ...headers })).status).toBe(200); // reading
   });
 
   test('an old browser on a page of ours may change things', async () => {
     const session = await start();
     const { origin } = servers[0]!.server;
-    const headers = { ':method': 'POST', authorization: basic('admin'), origin };
+    const headers = { ':method': 'POST', authorization: basic('operator'), origin };
     expect((await ask(session, headers)).status).toBe(200);
   });
 });
@@ -280,7 +266,8 @@ describe('the dashboard', () => {
     const session = await start();
     for (const path of ['', '/api/queues', '/static/favicon.ico']) {
       expect((await page(session, path, { authorization: '' })).status).toBe(401);
-      expect(problem(await page(session, path, { authorization: basic(tenantAdmin) })).code).toBe('forbidden');
+      expect(problem(await page(session, path, { authorization: basic('admin') })).code).toBe('sign_in_failed');
+      expect((await page(session, path, { authorization: basic('olga') })).status).toBe(200);
     }
   });
 
@@ -318,8 +305,8 @@ describe('the dashboard', () => {
     expect((await put(session, `${path}/promote`)).status).toBe(204);
     expect(await queue!.getJobState(job.id!)).toBe('waiting');
     expect(problem(await put(session, `${path}/promote`, { 'sec-fetch-site': 'cross-site' })).code).toBe('forbidden');
-    const lines = servers[0]!.server.lines.filter(({ msg }) => msg === 'queues changed by an administrator');
-    expect(lines).toMatchObject([{ path: `${path}/promote`, user: expect.any(Number) }]);
+    const lines = servers[0]!.server.lines.filter(({ msg }) => msg === 'queues changed by an operator');
+    expect(lines).toMatchObject([{ path: `${path}/promote`, operator: expect.any(Number) }]);
     expect(servers[0]!.server.lines.find(({ msg }) => msg === 'request')).toMatchObject({
       route: `${dashboardPath}/{*page}`,
     });

@@ -4,9 +4,9 @@
 import type { ServerHttp2Session } from 'node:http2';
 import type Koa from 'koa';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
-import type { Administrator } from '../directory/administrators.ts';
-import type { DeviceIdentity } from '../directory/devices.ts';
+import type { DeviceAccess } from '../directory/devices/access.ts';
 import type { Directory } from '../directory/directory.ts';
+import type { Operator } from '../directory/sign-in/operators/basic-sign-in.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ByteBudget } from './budget.ts';
@@ -41,13 +41,13 @@ export type Dashboard = (ctx: Context, next: () => Promise<unknown>) => Promise<
 
 /** The places that requests take, by kind: so that nobody takes everybody's. */
 export interface RequestSlots {
-  /** By device, or administrator: every request of it; readings of blocks; streams of versions. */
+  /** By device, user, program or operator: every request of it; readings of blocks; streams of versions. */
   readonly requests: Slots;
   readonly fetches: Slots;
   readonly versionStreams: Slots;
   /** By address: requests without a token, so that their bodies cannot fill the budget of the uploads. */
   readonly strangers: Slots;
-  /** By address: administrators' sign-ins, so that nobody's dripping registration shuts them out. */
+  /** By address: sign-ins of people and programs, so that nobody's dripping registration shuts them out. */
   readonly signIns: Slots;
 }
 
@@ -67,9 +67,9 @@ export interface RequestState {
   /** Aborted when the client has gone, and when the request is over. */
   signal: AbortSignal;
   /** Set by device(). */
-  device?: DeviceIdentity;
-  /** Set by administrator(). */
-  administrator?: Administrator;
+  device?: DeviceAccess;
+  /** Set by operator(). */
+  operator?: Operator;
   /** Set by device('own') and device('read') on routes that name an archive. */
   archive?: ArchiveRef;
   bytesIn: number;

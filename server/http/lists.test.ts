@@ -12,9 +12,10 @@ import { findDamageUsers } from '../../storage/archive/checking/damage.ts';
 import { markBlocksDamaged } from '../../storage/catalog/checking/mark-damaged.ts';
 import { type TestStorage, testStorage, version } from '../../tests/helpers/storage.ts';
 import { openDirectory } from '../directory/directory.ts';
-import { newRegistrationKey } from '../directory/first-tenant.ts';
-import { localKeyService } from '../directory/key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from '../directory/people.ts';
+import { localKeyService } from '../directory/keys/local-keys.ts';
+import { insertOrganization, insertTenant } from '../directory/organizations/inserting.ts';
+import { newRegistrationKey } from '../directory/organizations/registration-key.ts';
+import { insertUser } from '../directory/users/people.ts';
 import { type Answer, h2, problem, request, startTestServer, type TestServer } from './testing.ts';
 
 interface Device {

@@ -73,7 +73,7 @@ function linger(request: IncomingMessage): void {
 }
 
 function report(ctx: Context, { deps, startedAt }: { deps: AppDeps; startedAt: number }): void {
-  const { device, administrator, bytesIn, bytesOut, failure, log } = ctx.state;
+  const { device, operator, bytesIn, bytesOut, failure, log } = ctx.state;
   const ms = performance.now() - startedAt;
   const route = routeOf(ctx);
   const method = knownMethods.has(ctx.method) ? ctx.method : 'other';
@@ -90,7 +90,7 @@ function report(ctx: Context, { deps, startedAt }: { deps: AppDeps; startedAt: n
     bytesIn,
     bytesOut,
     ...(device ? { device: device.deviceId } : {}),
-    ...(administrator ? { administrator: administrator.userId } : {}),
+    ...(operator ? { operator: operator.id } : {}),
     ...(complete ? {} : { cut: true, ...(failure instanceof Error ? { reason: failure.message } : {}) }),
   };
   if (probes.has(route)) log.debug(line, 'request');

@@ -80,10 +80,6 @@ export const seqOrNull: QueryReader<number | null> = (text, name) =>
 export const pageLimit: QueryReader<number> = (text, name) =>
   text === undefined ? limits.pageEntriesMax : integer(text, name, { min: 1, max: limits.pageEntriesMax });
 
-/** Files in a page of damage, each with up to a thousand moments. */
-export const damagePageLimit: QueryReader<number> = (text, name) =>
-  text === undefined ? 20 : integer(text, name, { min: 1, max: 100 });
-
 export const flag: QueryReader<boolean> = (text, name) => {
   if (text === undefined || text === '0') return false;
   if (text === '1') return true;

@@ -9,9 +9,10 @@ import { encodeUpload } from '../../protocol/upload.ts';
 import { decodeFrames, decodeMessage, encodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { type TestStorage, testStorage, version } from '../../tests/helpers/storage.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
-import { newRegistrationKey } from '../directory/first-tenant.ts';
-import { localKeyService } from '../directory/key-service.ts';
-import { insertOrganization, insertTenant, insertUser } from '../directory/people.ts';
+import { localKeyService } from '../directory/keys/local-keys.ts';
+import { insertOrganization, insertTenant } from '../directory/organizations/inserting.ts';
+import { newRegistrationKey } from '../directory/organizations/registration-key.ts';
+import { insertUser } from '../directory/users/people.ts';
 import { type Answer, h2, problem, request, startTestServer, type TestServer } from './testing.ts';
 
 interface Device {

@@ -89,6 +89,8 @@ export interface HttpSettings {
   metricsToken: string | null;
   /** Proxies of ours that a request passes, each adding to `X-Forwarded-For`; 0: the header is not believed. */
   proxies: number;
+  /** Where browsers and agents reach this server, without a slash at its end; null: as they say themselves (Host). */
+  publicUrl: string | null;
   budget: BudgetSettings;
 }
 
@@ -163,5 +165,6 @@ export const httpDefaults: HttpSettings = {
   readinessCacheMs: 1_000,
   metricsToken: null,
   proxies: 0,
+  publicUrl: null,
   budget: budgetDefaults,
 };

@@ -11,6 +11,7 @@ import { recountDue } from '../../storage/archive/checking/recount.ts';
 import { verifyDue } from '../../storage/archive/checking/verify.ts';
 import { compactDue } from '../../storage/archive/deleting/compact.ts';
 import { deleteDeadObjects } from '../../storage/archive/deleting/delete-objects.ts';
+import { expireArchives } from '../../storage/archive/deleting/expire-archives.ts';
 import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/deleting/housekeeping.ts';
 import { inBackground } from '../../storage/archive/deleting/in-background.ts';
 import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
@@ -18,7 +19,14 @@ import { applyPolicies } from '../../storage/archive/retention/apply-policies.ts
 import { pruneDue } from '../../storage/archive/retention/prune.ts';
 import { abandonStaleRuns } from '../../storage/archive/writing/runs.ts';
 import type { Storage } from '../../storage/storage.ts';
+import type { AuditKeys } from '../directory/audit/heads/audit-key.ts';
+import { expireLogs } from '../directory/audit/heads/expire-logs.ts';
+import { signHeads } from '../directory/audit/heads/sign-heads.ts';
+import { tellRepeats } from '../directory/audit/tell-repeats.ts';
+import { forgetHeldKeys } from '../directory/keys/raising/forget-held.ts';
+import { forgetRequestsMade } from '../directory/requests-made.ts';
 import { pruneDeps } from '../directory/retention.ts';
+import { sweepSignIn } from '../directory/sign-in/sweep.ts';
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -29,6 +37,9 @@ const reclaimRestsMs = 15 * minute;
 
 /** No agent comes again with a commit it sent so long ago. */
 const keepCommitsMs = 30 * day;
+
+/** Nor does a caller of the API with the key of a request. */
+const keepRequestsMs = day;
 
 export const queueNames = ['housekeeping', 'deleting', 'checking'] as const;
 /**
@@ -50,6 +61,8 @@ export interface JobContext {
   paceClock?: PaceClock;
   verifyBytesPerSecond: number;
   verifyEveryMs: number;
+  /** Null: there are none, so heads of the audit log are not signed. */
+  auditKeys: AuditKeys | null;
 }
 
 /** What a job did, in numbers: for its record, the log and the metrics. */
@@ -95,10 +108,17 @@ export type JobName =
   | 'settle'
   | 'compact'
   | 'delete-objects'
+  | 'expire-archives'
   | 'verify'
   | 'find-damage'
   | 'compare-bucket'
-  | 'recount';
+  | 'recount'
+  | 'sweep-sign-in'
+  | 'forget-requests'
+  | 'tell-repeated-acts'
+  | 'sign-audit-heads'
+  | 'expire-acts'
+  | 'forget-held-keys';
 
 export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
   'abandon-stale-runs': {
@@ -172,6 +192,17 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
       unlessStopped(deleteDeadObjects(storage, fence, { signal, onProgress: progress })),
   },
 
+  // Cold archives past their date, and expired ones whose days are over.
+  'expire-archives': {
+    queue: 'deleting',
+    everyMs: day,
+    sliceMs: 6 * hour,
+    work: (context, { signal, progress }) =>
+      unlessStopped(
+        expireArchives(resting(context, signal), pruneDeps(context.fence), { signal, onProgress: progress }),
+      ),
+  },
+
   verify: {
     queue: 'checking',
     everyMs: minute,
@@ -201,6 +232,47 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     sliceMs: null,
     work: (context, { signal, progress }) => recountDue(resting(context, signal), { signal, onProgress: progress }),
   },
+
+  'sweep-sign-in': {
+    queue: 'housekeeping',
+    everyMs: hour,
+    sliceMs: 5 * minute,
+    work: async ({ storage }) => ({ swept: await sweepSignIn(storage.database) }),
+  },
+  'forget-requests': {
+    queue: 'housekeeping',
+    everyMs: hour,
+    sliceMs: 5 * minute,
+    work: async ({ storage }) => ({ forgotten: await forgetRequestsMade(storage.database, keepRequestsMs) }),
+  },
+  'tell-repeated-acts': {
+    queue: 'housekeeping',
+    everyMs: minute,
+    sliceMs: minute,
+    work: async ({ storage }, { signal }) => ({ told: await tellRepeats(storage.database, { signal }) }),
+  },
+  'sign-audit-heads': {
+    queue: 'checking',
+    everyMs: hour,
+    sliceMs: null,
+    work: ({ storage, fence, auditKeys }, { signal }) =>
+      unlessStopped(signHeads(storage, signing(auditKeys), fence, { signal })),
+  },
+  'expire-acts': {
+    queue: 'deleting',
+    everyMs: day,
+    sliceMs: hour,
+    work: ({ storage, fence, auditKeys }, { signal }) =>
+      unlessStopped(expireLogs(storage, signing(auditKeys), fence, { signal })),
+  },
+
+  // Keys that were kept for a hold, after its release.
+  'forget-held-keys': {
+    queue: 'housekeeping',
+    everyMs: hour,
+    sliceMs: 5 * minute,
+    work: ({ storage }, { signal }) => forgetHeldKeys(storage.database, { signal }),
+  },
 };
 
 /** The storage for work that can wait, so that backups beside it keep their speed. */
@@ -215,6 +287,12 @@ function resting(
     ...(restsForMs !== undefined && { restsForMs }),
     ...(paceClock && { clock: paceClock }),
   });
+}
+
+/** @throws NotNow when there is no key to sign with, which the server has said at its start */
+function signing(keys: AuditKeys | null): AuditKeys {
+  if (keys?.signer) return keys;
+  throw new NotNow('there is no audit key: set HOLDFAST_AUDIT_KEY_FILE');
 }
 
 /** Why deleting is stopped is told by the fence: in alerts, in /readyz and in the metrics. */

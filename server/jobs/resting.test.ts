@@ -100,6 +100,7 @@ async function runAll(
     paceClock: clock,
     verifyBytesPerSecond: 1e9,
     verifyEveryMs: 1,
+    auditKeys: null,
   };
   const rests = new Map<JobName, number[]>();
   for (const name of names) {

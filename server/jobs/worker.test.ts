@@ -7,6 +7,7 @@ import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
 import { MemoryStore } from '../../storage/objects/memory-store.ts';
 import { openStorage, type Storage, storageDefaults } from '../../storage/storage.ts';
 import { type TestDatabase, testDatabase } from '../../tests/helpers/postgres.ts';
+import { newAuditKeyFile, readAuditKeys } from '../directory/audit/heads/audit-key.ts';
 import { NotNow } from './definitions.ts';
 import { openQueues, type QueueSettings, type Queues } from './queues.ts';
 import { endless, startTestWorker, type TestDefinitions, type TestWorker, testJob, until } from './testing.ts';
@@ -98,6 +99,7 @@ describe('the schedule', () => {
       backgroundShare: 0.5,
       verifyBytesPerSecond: 1_000_000,
       verifyEveryMs: 86_400_000,
+      auditKeys: readAuditKeys(newAuditKeyFile()),
     };
     const parts = { settings, queues: own, context, events };
     const workers = await Promise.all([startWorker(parts), startWorker(parts)]);

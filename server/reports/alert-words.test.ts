@@ -45,6 +45,10 @@ const samples: Record<AlertKind, Details[]> = {
     { missingObjects: 22, objects: 41 },
   ],
   damaged: [{ blocks: 23, oldestFoundAt: '2026-01-02T03:04:05.678Z' }],
+  audit_log_altered: [
+    { logs: 2, tenant: 7, detail: 'acts from 12 on are missing' },
+    { logs: 1, tenant: 0, detail: 'x' },
+  ],
   deleting_stopped: [
     { reason: 'clock', detail: "the database's clock jumped ahead by 90 s" },
     { reason: 'bucket_unreachable', detail: 'the object store did not answer' },
@@ -96,14 +100,16 @@ describe.each(kinds)('%s', (kind) => {
 });
 
 test('every kind that the engine knows, and raises, has its words here', () => {
-  const root = join(import.meta.dirname, '../../storage');
+  const root = join(import.meta.dirname, '../..');
   const read = (name: string): string => readFileSync(join(root, name), 'utf8');
-  const [, union] = /export type AlertKind =([^;]+);/.exec(read('catalog/checking/alerts.ts'))!;
+  const [, union] = /export type AlertKind =([^;]+);/.exec(read('storage/catalog/checking/alerts.ts'))!;
   const known = [...union!.matchAll(/'(\w+)'/g)].map(([, kind]) => kind);
   expect(known.toSorted()).toEqual(kinds.toSorted());
-  const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) =>
-    /(?<!\.test)\.ts$/.test(name),
-  );
+  const files = ['storage', 'server']
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+    )
+    .filter((name) => /(?<!\.test)\.ts$/.test(name));
   const sources = files.map(read).filter((text) => text.includes('raiseAlert('));
   const raised = sources.flatMap((text) => [...text.matchAll(/\bkind: '(\w+)'/g)].map(([, kind]) => kind));
   expect([...new Set(raised)].toSorted()).toEqual(kinds.toSorted());

@@ -80,6 +80,16 @@ const words: Record<AlertKind, (details: Details) => AlertWords> = {
     };
   },
 
+  audit_log_altered: (details) => {
+    const of =
+      details.tenant === 0 ? "the server's own log (tenant 0)" : `the log of tenant ${number(details, 'tenant')}`;
+    const detail = typeof details.detail === 'string' ? details.detail : 'nothing was told';
+    return {
+      says: `${number(details, 'logs')} audit logs do not agree with what was signed of them. The first, ${of}: ${detail}. They are not signed meanwhile.`,
+      toDo: 'Run "audit verify" to see from which act on. After restoring the database to an earlier moment "audit resume" goes on. Otherwise somebody has changed rows or removed heads: find out who can. It closes by itself when the logs agree.',
+    };
+  },
+
   deleting_stopped: (details) => {
     const detail = text(details.detail) ?? 'the fence does not hold';
     const reason = text(details.reason);

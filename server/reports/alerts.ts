@@ -1,8 +1,8 @@
 /** Alerts for people: what happened, to whose archive, and what to do about it. */
 import { type AlertKind, type AlertRow, listAlerts } from '../../storage/catalog/checking/alerts.ts';
 import type { Database } from '../../storage/catalog/database.ts';
-import { listDevicesOfVault } from '../directory/devices.ts';
-import { listUsers, type UserRow } from '../directory/tenant-view.ts';
+import { listDevicesOfVault } from '../directory/devices/devices.ts';
+import { listUsers, type Reading, type UserRow } from '../directory/tenant-view.ts';
 import { explainAlert } from './alert-words.ts';
 import { moment, type ShownDevice, shownDevice } from './shapes.ts';
 
@@ -26,30 +26,51 @@ export interface ShownAlert {
   reviewedBy: string | null;
 }
 
+/** In the place of a vault: alerts about the whole server. */
+export const serverVault = 0;
+
 /** One vault's alerts are read at most so far back. */
 const perVaultMax = 1_000;
 
+export interface AlertsAsked {
+  /** Also those that somebody has reviewed. */
+  reviewed: boolean;
+  /** At most so many. */
+  limit: number;
+}
+
+export interface ShownAlerts {
+  alerts: ShownAlert[];
+  /** There are older ones. */
+  more: boolean;
+}
+
+/** What concerns the server as a whole, the latest first: for those who run it. */
+export async function serverAlerts(database: Database, { reviewed, limit }: AlertsAsked): Promise<ShownAlerts> {
+  const rows = await listAlerts(database, serverVault, { reviewed, limit: limit + 1 });
+  const latest = rows.sort((a, b) => b.latestAt.getTime() - a.latestAt.getTime());
+  const alerts = await Promise.all(latest.slice(0, limit).map((row) => shown(database, row, null)));
+  return { alerts, more: rows.length > limit };
+}
+
 /**
- * The tenant's alerts, the latest first.
- * @param of.server also what concerns the server as a whole, which is for those who run it
- * @param options.reviewed also those that somebody has reviewed
+ * The alerts of a tenant's users, as far as the reader reaches, the latest first.
  * @param options.signal stops the look, with its reason: a tenant may have many users
  */
 export async function tenantAlerts(
   database: Database,
-  of: { tenantId: number; server: boolean },
-  options: { reviewed: boolean; limit: number; signal?: AbortSignal },
-): Promise<{ alerts: ShownAlert[]; more: boolean }> {
+  of: Reading,
+  options: AlertsAsked & { signal?: AbortSignal },
+): Promise<ShownAlerts> {
   const { reviewed, limit, signal } = options;
   const perVault = { reviewed, limit: Math.min(limit + 1, perVaultMax) };
-  let latest: { row: AlertRow; user: UserRow | null }[] = [];
-  const keep = (rows: readonly AlertRow[], user: UserRow | null): void => {
+  let latest: { row: AlertRow; user: UserRow }[] = [];
+  const keep = (rows: readonly AlertRow[], user: UserRow): void => {
     if (rows.length === 0) return;
     latest.push(...rows.map((row) => ({ row, user })));
     latest = latest.sort((a, b) => b.row.latestAt.getTime() - a.row.latestAt.getTime()).slice(0, limit + 1);
   };
-  if (of.server) keep(await listAlerts(database, 0, perVault), null);
-  for await (const user of listUsers(database, of.tenantId)) {
+  for await (const user of listUsers(database, of)) {
     signal?.throwIfAborted();
     if (user.vault !== null) keep(await listAlerts(database, user.vault, perVault), user);
   }

@@ -1,11 +1,11 @@
 /**
  * How much of what is stored has been read whole and found right, and how long ago: a line for each vault, whose objects
- * all archives of its user share, then the tenant's sum.
+ * all archives of its user share, then the sum; as far as the reader reaches.
  */
 import { type Coverage, readCoverage } from '../../storage/catalog/checking/checking.ts';
 import type { Database } from '../../storage/catalog/database.ts';
-import { listDevicesOfVault } from '../directory/devices.ts';
-import { listUsers } from '../directory/tenant-view.ts';
+import { listDevicesOfVault } from '../directory/devices/devices.ts';
+import { listUsers, type Reading } from '../directory/tenant-view.ts';
 import { moment, type ShownDevice, shownDevice } from './shapes.ts';
 
 export interface ShownCoverage {
@@ -29,7 +29,7 @@ export interface VerifyEnd {
   summary: ShownCoverage & { vaults: number };
 }
 
-export async function* verifyLines(database: Database, tenantId: number): AsyncGenerator<VerifyLine | VerifyEnd> {
+export async function* verifyLines(database: Database, of: Reading): AsyncGenerator<VerifyLine | VerifyEnd> {
   const sum: Coverage = {
     verified: 0,
     verifiedBytes: 0,
@@ -38,7 +38,7 @@ export async function* verifyLines(database: Database, tenantId: number): AsyncG
     oldestVerifiedAt: null,
   };
   let vaults = 0;
-  for await (const { userId, userName, vault } of listUsers(database, tenantId)) {
+  for await (const { userId, userName, vault } of listUsers(database, of)) {
     if (vault === null) continue;
     const covered = await readCoverage(database, vault);
     const devices = await listDevicesOfVault(database, vault);

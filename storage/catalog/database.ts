@@ -176,16 +176,21 @@ function sessionOptions(settings: DatabaseSettings): string {
 }
 
 const INT8 = 20;
+const INT8_ARRAY = 1016;
 
 function typeParser(oid: number, format?: 'text' | 'binary') {
-  if (oid === INT8 && format !== 'binary') {
-    return (value: string) => {
-      const number = Number(value);
-      assert(Number.isSafeInteger(number), `the integer ${value} is past 2^53: select it as text`);
-      return number;
-    };
+  if (oid === INT8 && format !== 'binary') return safeInteger;
+  if (oid === INT8_ARRAY && format !== 'binary') {
+    const texts = pg.types.getTypeParser(oid as never, 'text') as unknown as (value: string) => string[];
+    return (value: string) => texts(value).map(safeInteger);
   }
   return pg.types.getTypeParser(oid, format as 'text');
+}
+
+function safeInteger(value: string): number {
+  const number = Number(value);
+  assert(Number.isSafeInteger(number), `the integer ${value} is past 2^53: select it as text`);
+  return number;
 }
 
 /** SQLSTATEs after which the same work may succeed: serialization, deadlock, lock and statement timeouts. */

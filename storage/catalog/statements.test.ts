@@ -12,7 +12,9 @@ import './writing/runs.ts';
 import './checking/adopting.ts';
 import './checking/alerts.ts';
 import './checking/checking.ts';
+import './deleting/cold.ts';
 import './deleting/compacting.ts';
+import './reading/archive-facts.ts';
 import './checking/damage.ts';
 import './deleting/dead-objects.ts';
 import './deleting/deleting.ts';
@@ -20,12 +22,14 @@ import './checking/fence.ts';
 import './deleting/garbage.ts';
 import './reading/histories.ts';
 import './reading/leases.ts';
+import './reading/manifest.ts';
 import './writing/lists.ts';
 import './checking/mark-damaged.ts';
 import './deleting/reclaiming.ts';
 import './checking/recounting.ts';
 import './refs.ts';
 import './usage.ts';
+import './vault-keys.ts';
 import './vaults.ts';
 import { findersOfVaults } from './deleting/vaults-with.ts';
 
@@ -63,6 +67,7 @@ const notOfOneVault: Record<string, string> = {
 const engineTables = new Set([
   'vaults',
   'vault_keys',
+  'held_vault_keys',
   'archives',
   'objects',
   'blocks',
@@ -109,6 +114,7 @@ async function fill(storage: TestStorage, vaults: number, rows: number): Promise
   await run(`INSERT INTO vaults (user_id) SELECT n FROM generate_series(1, ${vaults}) n`);
   await run('INSERT INTO archives (vault_id, device_id, next_seq) SELECT vault_id, vault_id, 5001 FROM vaults');
   await run(`INSERT INTO vault_keys SELECT vault_id, 1, 'standard', '\\x00' FROM vaults`);
+  await run(`INSERT INTO held_vault_keys SELECT vault_id, 1, '\\x00' FROM vaults`);
   await run(`INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes)
              SELECT vault_id, vault_id || '/' || n, 'live', 100, 100 FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`);
   await run(`INSERT INTO blocks (vault_id, hash, object_id, byte_offset, byte_length, claimed_until)
@@ -179,12 +185,14 @@ test.each(statements)('$name names vault_id', ({ text }) => {
 const keyColumns: Record<string, string[][]> = {
   vaults: [['vault_id'], ['user_id']],
   vault_keys: [['vault_id']],
+  held_vault_keys: [['vault_id']],
   archives: [['vault_id']], // an archive is a device; a vault holds a person's
   objects: [
     ['vault_id', 'object_id'],
     ['vault_id', 'key'],
     ['vault_id', 'created_at'], // partial: objects that are not settled yet
     ['vault_id', 'next_at'],
+    ['vault_id', 'charged_bytes'], // partial: of uploads under way
     ['vault_id', 'verified_at'],
     ['vault_id', 'key)::text'], // in the order of bytes, through an index of its own
   ],
@@ -200,6 +208,7 @@ const keyColumns: Record<string, string[][]> = {
   versions: [
     ['vault_id', 'archive_id', 'file_id'],
     ['vault_id', 'archive_id', 'committed_at'],
+    ['vault_id', 'archive_id', 'ROW(file_id, seq)'], // from a place on, page by page
   ],
   commits: [
     ['vault_id', 'archive_id', 'commit_id'],

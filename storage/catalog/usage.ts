@@ -4,6 +4,7 @@
  */
 import { type Database, statement, type Transaction } from './database.ts';
 import { vaultsWith } from './deleting/vaults-with.ts';
+import { packArray } from './writing/packing.ts';
 
 /** Rows that one folding takes. */
 export const foldRowsMax = 10_000;
@@ -46,6 +47,25 @@ const sql = {
              SELECT logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions FROM usage_deltas WHERE vault_id = $1) each`,
   ),
 
+  // One statement, so one moment: an upload that turns live takes its bytes from flight to the stored in one transaction.
+  charged: statement(
+    'vaultUsage.charged',
+    `SELECT coalesce(sum(each.bytes), 0)::bigint AS bytes
+       FROM unnest($1::bigint[]) AS asked (vault_id)
+      CROSS JOIN LATERAL (
+       SELECT coalesce((SELECT u.stored_bytes FROM vault_usage u WHERE u.vault_id = asked.vault_id), 0)
+            + coalesce((SELECT sum(d.stored_bytes) FROM usage_deltas d WHERE d.vault_id = asked.vault_id), 0)
+            + coalesce((SELECT sum(o.charged_bytes) FROM objects o WHERE o.vault_id = asked.vault_id AND o.charged_bytes >= 1), 0)
+           AS bytes OFFSET 0) each`,
+  ),
+
+  lock: statement('vaultUsage.lock', 'SELECT 1 FROM vault_usage WHERE vault_id = $1 FOR NO KEY UPDATE'),
+  make: statement(
+    'vaultUsage.make',
+    `INSERT INTO vault_usage (vault_id, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions)
+     VALUES ($1, 0, 0, 0, 0, 0) ON CONFLICT (vault_id) DO NOTHING`,
+  ),
+
   vaultsToFold: vaultsWith('usage_deltas', 'usageDeltas.vaults'),
 };
 
@@ -78,6 +98,22 @@ export async function addUsage(tx: Transaction, vault: number, change: Partial<V
 export async function readVaultUsage(db: Database | Transaction, vault: number): Promise<VaultUsage> {
   const [row] = await db.query<VaultUsage>(sql.read, [vault]);
   return row!;
+}
+
+/**
+ * What quotas count of vaults: sealed bytes of the blocks that they hold, each once, and of those on their way in. Not
+ * what the server has of its own accord: footers, and bytes that wait for their deletion or for compaction.
+ */
+export async function readChargedBytes(db: Transaction, vaults: readonly number[]): Promise<number> {
+  const [row] = await db.query<{ bytes: number }>(sql.charged, [packArray(vaults)]);
+  return row!.bytes;
+}
+
+/** Lets uploads of a vault that ask for its usage go one after the other, to the transaction's end. Folding waits, too. */
+export async function lockVaultUsage(tx: Transaction, vault: number): Promise<void> {
+  if ((await tx.query(sql.lock, [vault])).length > 0) return;
+  await tx.query(sql.make, [vault]);
+  await tx.query(sql.lock, [vault]);
 }
 
 /** Folds what has gathered. @returns rows folded */

@@ -24,6 +24,17 @@ const sql = {
     'vaultKeys.read',
     'SELECT generation, level, record FROM vault_keys WHERE vault_id = $1 ORDER BY generation DESC LIMIT 1',
   ),
+  readGeneration: statement(
+    'vaultKeys.readGeneration',
+    'SELECT generation, level, record FROM vault_keys WHERE vault_id = $1 AND generation = $2',
+  ),
+
+  // Only what is still as it was read: whoever has changed it since knew more.
+  replaceRecord: statement(
+    'vaultKeys.replaceRecord',
+    `UPDATE vault_keys SET record = $4
+      WHERE vault_id = $1 AND generation = $2 AND level = 'standard' AND record = $3 RETURNING generation`,
+  ),
 };
 
 export type KeyLevel = 'standard' | 'password' | 'custom';
@@ -56,7 +67,10 @@ export async function moveArchive(tx: Transaction, ref: ArchiveRef, to: { device
   await tx.query(sql.moveArchive, [ref.vault, ref.archive, to.deviceId]);
 }
 
-/** Enters a generation of a vault's key. Rows are never changed afterwards. */
+/**
+ * Enters a generation of a vault's key. Which key it is never changes; under which server key it is sealed may
+ * (`replaceVaultKeyRecord`).
+ */
 export async function putVaultKey(tx: Transaction, vault: number, key: VaultKeyRow): Promise<void> {
   await tx.query(sql.insertKey, [vault, key.generation, key.level, key.record]);
 }
@@ -65,4 +79,27 @@ export async function putVaultKey(tx: Transaction, vault: number, key: VaultKeyR
 export async function readVaultKey(tx: Transaction, vault: number): Promise<VaultKeyRow | null> {
   const [row] = await tx.query<VaultKeyRow>(sql.readKey, [vault]);
   return row ?? null;
+}
+
+/** One generation of a vault's key. */
+export async function readVaultKeyGeneration(
+  tx: Transaction,
+  of: { vault: number; generation: number },
+): Promise<VaultKeyRow | null> {
+  const [row] = await tx.query<VaultKeyRow>(sql.readGeneration, [of.vault, of.generation]);
+  return row ?? null;
+}
+
+/**
+ * Puts another record of the same key in the place of the one that was read, under the lock of its row alone: nobody
+ * holds that lock and asks for another. Both records open, so readers need not wait.
+ * @returns false when the record is not `from` any more: somebody has put another there
+ */
+export async function replaceVaultKeyRecord(
+  tx: Transaction,
+  of: { vault: number; generation: number },
+  record: { from: Buffer; to: Buffer },
+): Promise<boolean> {
+  const rows = await tx.query(sql.replaceRecord, [of.vault, of.generation, record.from, record.to]);
+  return rows.length > 0;
 }

@@ -1,12 +1,12 @@
 /**
- * How each route of the agent protocol is called, rightly: tests of access and of bad input begin from these. Which
- * routes there are is the router's to say (routes.ts); tests/access.test.ts fails for one that is not here.
+ * How each route is called, rightly, but those of the JSON API (tests/api/calls.ts): tests of access and of bad input begin
+ * from these. Which routes there are is the router's to say (routes.ts); tests/access.test.ts fails for one that is not here.
  */
 import { sha256 } from '../../protocol/hashes.ts';
 import { type RegisterRequest, RegisterRequest as RegisterSchema } from '../../protocol/messages.ts';
+import { wrapKeyInKey } from '../../protocol/sealing/index.ts';
 import { encodeUpload } from '../../protocol/upload.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
-import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import type { Person } from './server.ts';
 import { noCounts, version } from './storage.ts';
 
@@ -34,10 +34,6 @@ export interface Target {
   /** The bytes of the hash. */
   content: Buffer;
   guid: string;
-  /** Of those who administer, too. */
-  organization: number;
-  vault: number;
-  alert: number;
 }
 
 export interface Call {
@@ -47,23 +43,14 @@ export interface Call {
 }
 
 export interface Described {
-  /**
-   * `open`: for everybody. `signIn`: with a sign-in. `token`: any device, in its own vault. `read`, `own`: an archive.
-   * `administrator`: one of the tenant. `operator`: one of the server's first tenant.
-   */
-  needs: 'open' | 'signIn' | 'token' | 'read' | 'own' | 'administrator' | 'operator';
+  /** `open`: for everybody. `signIn`: with a sign-in. `token`: any device, in its own vault. `read`, `own`: an archive. */
+  needs: 'open' | 'signIn' | 'token' | 'read' | 'own';
   /** The status the owner gets. */
   status: number;
   call: (target: Target, as: Person) => Call;
 }
 
 const message = (at: string, body: object): Call => ({ path: at, type: msgpackType, body: encodeMessage(body) });
-const jsonType = 'application/json';
-const json = (at: string, body: object): Call => ({
-  path: at,
-  type: jsonType,
-  body: Buffer.from(JSON.stringify(body)),
-});
 export const hex = (hash: Buffer): string => hash.toString('hex');
 
 /** How each route is called, by method and path. */
@@ -83,6 +70,19 @@ export const described: Record<string, Described> = {
       message('/v1/devices/query', { registrationKey, userName, password }),
   },
   'GET /v1/self': { needs: 'token', status: 200, call: () => ({ path: '/v1/self' }) },
+  'POST /v1/keys/raise': {
+    needs: 'token',
+    status: 200,
+    call: (_, { password }) =>
+      message('/v1/keys/raise', {
+        password,
+        to: 'custom',
+        newGeneration: { generation: 2, check: Buffer.alloc(16, 1) },
+        oldGenerations: [
+          { generation: 1, wrapped: wrapKeyInKey(Buffer.alloc(32, 1), Buffer.alloc(32, 2), { generation: 1, by: 2 }) },
+        ],
+      }),
+  },
   'POST /v1/blocks/claim': {
     needs: 'token',
     status: 200,
@@ -165,53 +165,8 @@ export const described: Record<string, Described> = {
     status: 200,
     call: ({ archive }) => ({ path: `/v1/archives/${archive}/history?path=${secretPath.toString('base64url')}` }),
   },
-  'GET /v1/admin/organizations/:organization/retention': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ organization }) => ({ path: `/v1/admin/organizations/${organization}/retention` }),
-  },
-  'PUT /v1/admin/organizations/:organization/retention': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ organization }) => json(`/v1/admin/organizations/${organization}/retention`, { policy: null }),
-  },
-  'GET /v1/admin/devices/:guid/retention': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/retention` }),
-  },
-  'PUT /v1/admin/devices/:guid/retention': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ guid }) => json(`/v1/admin/devices/${guid}/retention`, { policy: defaultRetention }),
-  },
-  'GET /v1/admin/devices/:guid/retention/plan': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/retention/plan` }),
-  },
-  'POST /v1/admin/devices/:guid/retention/plan': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ guid }) => json(`/v1/admin/devices/${guid}/retention/plan`, { policy: defaultRetention }),
-  },
-  'GET /v1/admin/devices/:guid/damage': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ guid }) => ({ path: `/v1/admin/devices/${guid}/damage` }),
-  },
-  'GET /v1/admin/alerts': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/alerts' }) },
-  'POST /v1/admin/alerts/:vault/:alert/review': {
-    needs: 'administrator',
-    status: 200,
-    call: ({ vault, alert }) => ({ path: `/v1/admin/alerts/${vault}/${alert}/review` }),
-  },
-  'GET /v1/admin/usage': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/usage' }) },
-  'GET /v1/admin/verify': { needs: 'administrator', status: 200, call: () => ({ path: '/v1/admin/verify' }) },
-  'GET /v1/admin/fence': { needs: 'operator', status: 200, call: () => ({ path: '/v1/admin/fence' }) },
+  // What the JSON API tells of itself; its own routes are walked by tests/api.
+  'GET /v1/openapi.json': { needs: 'open', status: 200, call: () => ({ path: '/v1/openapi.json' }) },
+  'GET /api': { needs: 'open', status: 200, call: () => ({ path: '/api' }) },
+  'GET /api/files/:file': { needs: 'open', status: 200, call: () => ({ path: '/api/files/show.js' }) },
 };
-
-/** How an administrator signs in, with every request. */
-export function basic(userName: string, password: string): { authorization: string } {
-  return { authorization: `Basic ${Buffer.from(`${userName}:${password}`).toString('base64')}` };
-}

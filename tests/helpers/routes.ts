@@ -1,4 +1,8 @@
-/** Every route of the agent protocol, read from the router itself: what is added there is here, and in the tests that walk it. */
+/**
+ * Every route but those of the JSON API, read from the router itself: what is added there is here, and in the tests that walk
+ * it. The JSON API is a table that tests/api walks.
+ */
+import { apiRoutes } from '../../server/http/api/routes.ts';
 import { createApp } from '../../server/http/app.ts';
 import type { AppDeps } from '../../server/http/deps.ts';
 import { httpDefaults } from '../../server/http/settings.ts';
@@ -18,5 +22,9 @@ export function everyRoute(): Route[] {
   // Making the app declares its routes; the parts are only used when a request comes.
   const app = createApp({ settings: httpDefaults } as AppDeps);
   const layers = app.middleware.flatMap((each) => (each as { router?: { stack: Layer[] } }).router?.stack ?? []);
-  return layers.flatMap(({ methods, path }) => methods.map((method) => ({ method, path })));
+  const inTable = new Set(apiRoutes.map(({ method, path }) => `${method} ${path}`));
+  const isInTable = ({ method, path }: Route): boolean => inTable.has(`${method === 'HEAD' ? 'GET' : method} ${path}`);
+  return layers
+    .flatMap(({ methods, path }) => methods.map((method) => ({ method, path })))
+    .filter((route) => !isInTable(route));
 }

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { connect } from '../../agent/client/index.ts';
-import { createPasswords } from '../../server/directory/passwords.ts';
+import { createPasswords } from '../../server/directory/sign-in/passwords.ts';
 import { saidCharactersMax, startChild } from './child.ts';
 
 const main = fileURLToPath(new URL('../../server/main.ts', import.meta.url));

@@ -62,3 +62,6 @@ export interface Act {
   /** What changed, from what to what; why it was refused. Small: at most 16 KiB as JSON. */
   details: Readonly<Record<string, JsonValue>>;
 }
+
+/** The server's own log, among those of tenants. */
+export const serverLog = 0;

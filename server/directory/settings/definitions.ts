@@ -18,7 +18,13 @@ const bytes = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const quota = z.int().min(unlimited).max(Number.MAX_SAFE_INTEGER);
 const days = z.int().min(1).max(36_500);
 const minutes = z.int().min(1).max(525_600);
-const patterns = z.array(z.string().min(1).max(4_096)).max(1_000);
+/** PostgreSQL holds no NUL, and half a surrogate pair is no character. */
+const pattern = z
+  .string()
+  .min(1)
+  .max(4_096)
+  .refine((text) => text.isWellFormed() && !text.includes('\0'), 'is no path');
+const patterns = z.array(pattern).max(1_000);
 
 /** Through the one way in for policies, which knows what windows may follow one another. */
 const retentionPolicy = z.unknown().transform((value, context): RetentionPolicy => {
@@ -86,6 +92,13 @@ export const settingDefinitions = {
   'backupDefaults.include': setting(patterns, [], 'Folders that a new device backs up. None: the home folders.'),
   'backupDefaults.exclude': setting(patterns, [], 'Patterns of paths that a new device leaves out.'),
   'backupDefaults.everyMinutes': setting(minutes, 15, 'How often a device looks for what has changed.'),
+  // No less than a month: whoever has taken over an administrator could otherwise have the log forget it overnight.
+  'auditLog.days': setting(
+    z.int().min(30).max(36_500),
+    36_500,
+    'How long acts stay in the audit log. Counts at the top of the tenant only: of several there, the longest.',
+    { inherited: false },
+  ),
   'signIn.twoFactor': setting(z.boolean(), false, 'Users with a password must have a second factor.'),
   'signIn.password': setting(
     z.boolean(),

@@ -16,6 +16,7 @@ import {
 import { claimBlocks } from '../../../storage/archive/writing/claim.ts';
 import { claimLists, readLists, storeLists } from '../../../storage/archive/writing/lists.ts';
 import { type UploadResult, uploadBlocks } from '../../../storage/archive/writing/upload.ts';
+import { findAdmission } from '../../directory/quotas/admission.ts';
 import { answer, streamed } from '../answers.ts';
 import { message, stream } from '../bodies.ts';
 import { readRange } from '../byte-range.ts';
@@ -27,7 +28,7 @@ const uploadType = 'application/vnd.holdfast.upload';
 const bytesType = 'application/octet-stream';
 
 export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
-  const { storage, metrics, slots } = deps;
+  const { storage, directory, metrics, slots } = deps;
 
   router.post(
     '/v1/blocks/claim',
@@ -49,7 +50,10 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
       const { vault } = ctx.state.device!;
       const reader = new ByteReader(body);
       const header = await readUploadHeader(reader, length);
-      const blocks = await uploadBlocks(storage, vault, header, reader.pieces(sum(header.lengths)), ctx.state);
+      const blocks = await uploadBlocks(storage, vault, header, reader.pieces(sum(header.lengths)), {
+        signal: ctx.state.signal,
+        findAdmission: () => findAdmission(directory.database, vault),
+      });
       // After the blocks, which they may name. If they are refused, the blocks stay.
       const lists = await storeLists(storage, vault, await listsFrom(reader, header));
       answerUpload(ctx, blocks, lists.stored);
@@ -62,18 +66,16 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
     stream(bytesType, limits.blockBytesMax, async (ctx, body, length) => {
       const hash = hashParameter(ctx);
       if (length === 0) throw new Problem('out_of_bounds', 'a block holds at least one byte', { field: 'body' });
-      const result = await uploadBlocks(
-        storage,
-        ctx.state.device!.vault,
-        { blocks: hash, lengths: [length] },
-        body,
-        ctx.state,
-      );
+      const { vault } = ctx.state.device!;
+      const result = await uploadBlocks(storage, vault, { blocks: hash, lengths: [length] }, body, {
+        signal: ctx.state.signal,
+        findAdmission: () => findAdmission(directory.database, vault),
+      });
       answerUpload(ctx, result, 0);
     }),
   );
 
-  router.get('/v1/blocks/:hash', device(), async (ctx) => {
+  router.get('/v1/blocks/:hash', device('restore'), async (ctx) => {
     readQuery(ctx, {});
     const hash = hashParameter(ctx);
     const { deviceId, vault } = ctx.state.device!;
@@ -102,7 +104,7 @@ export function blockRoutes(router: Router<RequestState>, deps: AppDeps): void {
 
   router.post(
     '/v1/blocks/fetch',
-    device(),
+    device('restore'),
     message(FetchRequest, limits.messageBytesMax, async (ctx, request, { giveBack }) => {
       const { deviceId, vault } = ctx.state.device!;
       const release = await slots.fetches.take(deviceId, ctx.state.signal);

@@ -5,8 +5,8 @@
  */
 import type Router from '@koa/router';
 import { Problem } from '../../../protocol/problems.ts';
-import { administrator } from '../admin.ts';
 import type { AppDeps, Context, Dashboard, RequestState } from '../deps.ts';
+import { operator } from '../operator.ts';
 
 export const dashboardPath = '/admin/queues';
 
@@ -37,8 +37,8 @@ const contentSecurityPolicy = [
 export function dashboardRoutes(router: Router<RequestState>, { dashboard }: AppDeps): void {
   if (!dashboard) return;
   const paths = [dashboardPath, `${dashboardPath}/{*page}`];
-  router.get(paths, administrator('operator'), (ctx) => show(ctx, dashboard));
-  router.put(paths, administrator('operator'), onlyAllowedWrites, (ctx) => show(ctx, dashboard));
+  router.get(paths, operator(), (ctx) => show(ctx, dashboard));
+  router.put(paths, operator(), onlyAllowedWrites, (ctx) => show(ctx, dashboard));
 }
 
 async function onlyAllowedWrites(ctx: Context, next: () => Promise<unknown>): Promise<void> {
@@ -46,8 +46,7 @@ async function onlyAllowedWrites(ctx: Context, next: () => Promise<unknown>): Pr
   if (!allowedWrites.some((allowed) => allowed.test(path)))
     throw new Problem('forbidden', 'here jobs can be begun again or at once, and nothing else be changed');
   await next();
-  const { userId } = ctx.state.administrator!;
-  ctx.state.log.info({ user: userId, path, status: ctx.status }, 'queues changed by an administrator');
+  ctx.state.log.info({ operator: ctx.state.operator!.id, path, status: ctx.status }, 'queues changed by an operator');
 }
 
 async function show(ctx: Context, dashboard: Dashboard): Promise<void> {

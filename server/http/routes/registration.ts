@@ -1,8 +1,10 @@
 /** A device's way in, and what it may know about itself. */
 import type Router from '@koa/router';
-import { DevicesRequest, RegisterRequest } from '../../../protocol/messages.ts';
-import { archivesReadableBy, listReplaceable } from '../../directory/access.ts';
-import { registerDevice } from '../../directory/register.ts';
+import { DevicesRequest, RaiseRequest, RegisterRequest } from '../../../protocol/messages.ts';
+import { archivesReadableBy, listReplaceable } from '../../directory/devices/access.ts';
+import { registerDevice } from '../../directory/devices/register.ts';
+import { keptKeysOf } from '../../directory/keys/raising/kept-keys.ts';
+import { raiseKeyLevel } from '../../directory/keys/raising/raise.ts';
 import { answer } from '../answers.ts';
 import { message } from '../bodies.ts';
 import { addressOf } from '../client-address.ts';
@@ -34,6 +36,15 @@ export function registrationRoutes(router: Router<RequestState>, { directory }: 
     readQuery(ctx, {});
     const { guid, deviceName, userName, vault, archive } = ctx.state.device!;
     const archives = await archivesReadableBy(directory, ctx.state.device!);
-    answer(ctx, { guid, deviceName, userName, vault, archive, archives, serverTime: Date.now() });
+    const vaultKeys = await keptKeysOf(directory.database, vault);
+    answer(ctx, { guid, deviceName, userName, vault, archive, archives, serverTime: Date.now(), vaultKeys });
   });
+
+  router.post(
+    '/v1/keys/raise',
+    device('restore'),
+    message(RaiseRequest, registrationBytesMax, async (ctx, request) => {
+      answer(ctx, await raiseKeyLevel(directory, ctx.state.device!, request, addressOf(ctx)));
+    }),
+  );
 }

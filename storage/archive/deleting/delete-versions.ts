@@ -115,7 +115,7 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     const touched = [...new Set(doomed.map((version) => version.fileId))];
     const empty = [...histories.keys()].filter((fileId) => histories.get(fileId)!.length === 0);
     await deleteEmptyFiles(tx, ref, [...touched, ...empty]);
-    await countDeletedVersions(tx, ref, deleted.length);
+    await countDeletedVersions(tx, ref, { versions: deleted.length, liveFiles: liveFilesGone(histories, doomed) });
     const bytes = deleted.reduce((sum, version) => sum + version.size, 0);
     await addUsage(tx, ref.vault, {
       logicalBytes: -bytes,
@@ -124,6 +124,22 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     });
     return { files: histories.size, versions: deleted.length, bytes, overBudget };
   });
+}
+
+/** Files whose latest version had content, less those of which that is so of what is left. */
+function liveFilesGone(
+  histories: ReadonlyMap<number, HistoryRow[]>,
+  doomed: readonly { fileId: number; seq: number }[],
+): number {
+  const seqs = new Map<number, Set<number>>();
+  for (const { fileId, seq } of doomed) seqs.set(fileId, (seqs.get(fileId) ?? new Set()).add(seq));
+  const isLive = (row: HistoryRow | undefined): number => Number((row?.size ?? 0) > 0);
+  let gone = 0;
+  for (const [fileId, of] of seqs) {
+    const rows = histories.get(fileId)!;
+    gone += isLive(rows.at(-1)) - isLive(rows.findLast((row) => !of.has(row.seq)));
+  }
+  return gone;
 }
 
 /** All versions of as many of the files as fit the batch, and of one at least. A file without any is in it, too. */

@@ -9,7 +9,15 @@ import assert from 'node:assert/strict';
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import { hashAt, hashCount, hashKeyAt, joinHashes, sha256 } from '../../../protocol/hashes.ts';
 import { Problem } from '../../../protocol/problems.ts';
-import { type BlockPlaces, claimHeldBlocks, insertWritingObject, recordObject } from '../../catalog/writing/blocks.ts';
+import {
+  type Admission,
+  type BlockPlaces,
+  claimHeldBlocks,
+  findStayingBlocks,
+  insertAdmittedObject,
+  insertWritingObject,
+  recordObject,
+} from '../../catalog/writing/blocks.ts';
 import type { Storage } from '../../storage.ts';
 import { encodeFooter } from './object-footer.ts';
 
@@ -23,27 +31,34 @@ export interface UploadResult {
   until: Date;
 }
 
+export interface UploadOptions {
+  signal?: AbortSignal;
+  /** Looks for quotas of the vault, when there is something to store; null: it has none now. */
+  findAdmission?: () => Promise<Admission | null>;
+}
+
 /** As many times as an upload starts again under a new key when its lease lapsed meanwhile. */
 const keysMax = 4;
 
 /**
  * @param header hashes (n x 32 bytes) and lengths of the blocks, in the order of the body
  * @param body the blocks' bytes, exactly as many as the lengths say; its chunks are kept until the object is stored
- * @throws Problem block_corrupt naming the block whose bytes do not hash to its name: then nothing was stored
+ * @throws Problem block_corrupt naming the block whose bytes do not hash to its name: then nothing was stored;
+ *   quota_exceeded: then nothing was but what takes no more room, blocks that were damaged
  */
 export async function uploadBlocks(
   storage: Storage,
   vault: number,
   header: { blocks: Buffer; lengths: readonly number[] },
   body: AsyncIterable<Uint8Array>,
-  options: { signal?: AbortSignal } = {},
+  options: UploadOptions = {},
 ): Promise<UploadResult> {
   const { kept, until } = await claimHeldBlocks(storage.database, vault, header.blocks, storage.settings.claimWindowMs);
   const wanted = firstOfEach(header.blocks, (index) => !kept.has(index));
-  const chunks = await readBlocks(header, body, new Set(wanted));
+  const bytes = await readBlocks(header, body, new Set(wanted));
 
   const places = layOut(header, wanted);
-  const stored = wanted.length === 0 ? 0 : await storeObject(storage, vault, places, chunks, options.signal);
+  const stored = await storeBlocks(storage, vault, places, bytes, options);
   const allBytes = header.lengths.reduce((sum, length) => sum + length, 0);
   const storedBytes = stored === 0 ? 0 : places.lengths.reduce((sum, length) => sum + length, 0);
   return { stored, storedBytes, known: header.lengths.length - stored, knownBytes: allBytes - storedBytes, until };
@@ -62,13 +77,14 @@ function firstOfEach(hashes: Buffer, passes: (index: number) => boolean): number
   return positions;
 }
 
-/** Reads the whole body, checks every block against its name, and keeps the bytes of the wanted ones. */
+/** Reads the whole body, checks every block against its name, and keeps the bytes of the wanted ones, by block in order. */
 async function readBlocks(
   header: { blocks: Buffer; lengths: readonly number[] },
   body: AsyncIterable<Uint8Array>,
   wanted: ReadonlySet<number>,
-): Promise<Uint8Array[]> {
-  const keep: Uint8Array[] = [];
+): Promise<Uint8Array[][]> {
+  const keep: Uint8Array[][] = [];
+  let pieces: Uint8Array[] = [];
   let block = 0;
   let left = header.lengths[0] ?? 0;
   let hash: Hash | null = null;
@@ -77,7 +93,7 @@ async function readBlocks(
       assert(block < header.lengths.length, 'the body is longer than its lengths say');
       const piece = chunk.byteLength <= left ? chunk : chunk.subarray(0, left);
       const whole = hash === null && piece.byteLength === left;
-      if (wanted.has(block)) keep.push(piece);
+      if (wanted.has(block)) pieces.push(piece);
       if (!whole) {
         hash ??= createHash('sha256');
         hash.update(piece);
@@ -88,6 +104,10 @@ async function readBlocks(
       const digest = whole ? sha256(piece) : hash!.digest();
       if (!digest.equals(hashAt(header.blocks, block))) throw corrupt(block, hashAt(header.blocks, block));
       hash = null;
+      if (wanted.has(block)) {
+        keep.push(pieces);
+        pieces = [];
+      }
       block++;
       left = header.lengths[block] ?? 0;
     }
@@ -120,31 +140,81 @@ function layOut(header: { blocks: Buffer; lengths: readonly number[] }, wanted: 
   return { hashes: joinHashes(wanted.map((i) => hashAt(header.blocks, i))), offsets, lengths };
 }
 
+/**
+ * A damaged block is taken whatever the quota says: it takes the place of bytes that are counted already. Where the upload
+ * as a whole is refused, these alone are stored.
+ * @returns how many of the blocks were new
+ */
+async function storeBlocks(
+  storage: Storage,
+  vault: number,
+  places: BlockPlaces,
+  bytes: readonly Uint8Array[][],
+  options: UploadOptions,
+): Promise<number> {
+  if (bytes.length === 0) return 0;
+  try {
+    return await storeObject(storage, vault, places, bytes, options);
+  } catch (error) {
+    if (!(error instanceof Problem && error.code === 'quota_exceeded')) throw error;
+    const staying = await stayingBlocks(storage, vault, places);
+    const damaged = bytes.flatMap((_, i) => (staying.has(hashKeyAt(places.hashes, i)) ? [i] : []));
+    if (damaged.length > 0) {
+      const alone = layOut({ blocks: places.hashes, lengths: places.lengths }, damaged);
+      const theirs = damaged.map((i) => bytes[i]!);
+      await storeObject(storage, vault, alone, theirs, options);
+    }
+    throw error;
+  }
+}
+
 /** @returns how many of the blocks were new */
 async function storeObject(
   storage: Storage,
   vault: number,
   places: BlockPlaces,
-  chunks: readonly Uint8Array[],
-  signal?: AbortSignal,
+  bytes: readonly Uint8Array[][],
+  options: UploadOptions,
 ): Promise<number> {
   const { database, objects, settings } = storage;
   const footer = encodeFooter(places.hashes, places.lengths);
   const sizeBytes = places.lengths.reduce((sum, length) => sum + length, 0) + footer.byteLength;
   for (let attempt = 0; attempt < keysMax; attempt++) {
     const key = objectKey(storage.catalogId, vault, footer);
-    const objectId = await insertWritingObject(database, {
-      vault,
+    const objectId = await enterObject(storage, vault, { key, sizeBytes, places }, options);
+    await objects.put(
       key,
-      sizeBytes,
-      leaseMs: settings.uploadLeaseMs,
-      catalogId: storage.catalogId,
-    });
-    await objects.put(key, { length: sizeBytes, chunks: [...chunks, footer] }, signal ? { signal } : {});
+      { length: sizeBytes, chunks: [...bytes.flat(), footer] },
+      options.signal ? { signal: options.signal } : {},
+    );
     const stored = await database.transaction((tx) => recordObject(tx, { vault, objectId, key }, places, settings));
     if (stored !== null) return stored;
   }
   throw new Problem('unavailable', 'the upload took longer than its lease, again and again', { retryAfterSeconds: 30 });
+}
+
+/** Enters the object's row, and with it the bytes in flight. @throws Problem quota_exceeded: then there is no row */
+async function enterObject(
+  storage: Storage,
+  vault: number,
+  { key, sizeBytes, places }: { key: string; sizeBytes: number; places: BlockPlaces },
+  { findAdmission }: UploadOptions,
+): Promise<number> {
+  const { database, settings, catalogId } = storage;
+  const blockBytes = places.lengths.reduce((sum, length) => sum + length, 0);
+  const object = { vault, key, sizeBytes, leaseMs: settings.uploadLeaseMs, catalogId, chargedBytes: blockBytes };
+  const admit = (await findAdmission?.()) ?? null;
+  if (admit === null) return insertWritingObject(database, object);
+  const staying = await stayingBlocks(storage, vault, places);
+  const isNew = (i: number): boolean => !staying.has(hashKeyAt(places.hashes, i));
+  object.chargedBytes = places.lengths.reduce((sum, length, i) => (isNew(i) ? sum + length : sum), 0);
+  return object.chargedBytes === 0
+    ? insertWritingObject(database, object)
+    : insertAdmittedObject(database, object, admit);
+}
+
+function stayingBlocks({ database, settings }: Storage, vault: number, { hashes }: BlockPlaces): Promise<Set<string>> {
+  return findStayingBlocks(database, vault, hashes, settings.uploadLeaseMs);
 }
 
 /** Content-addressed, and never used twice: the generation is fresh for every attempt. */

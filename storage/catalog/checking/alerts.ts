@@ -43,6 +43,7 @@ const sql = {
  * would delete more than the cap; it deletes nothing. `refs_drift`: counts do not agree with what is counted, a bug.
  * `verify_suspicious`: more looks damaged than bit rot explains. `damaged`: blocks whose bytes are not theirs any more.
  * `deleting_stopped`: the fence does not hold. `retention_unreadable`: an archive's policy is none; nothing of it expires.
+ * `audit_log_altered`: an audit log does not agree with what was signed of it.
  */
 export type AlertKind =
   | 'suspicious_run'
@@ -51,7 +52,8 @@ export type AlertKind =
   | 'verify_suspicious'
   | 'damaged'
   | 'deleting_stopped'
-  | 'retention_unreadable';
+  | 'retention_unreadable'
+  | 'audit_log_altered';
 
 export interface AlertRow {
   /** 0: about the whole catalog. */

@@ -11,7 +11,7 @@ const sql = {
   // Whether an upload's last transaction or this one comes first, the other finds no row in the state it needs.
   endLapsedLeases: statement(
     'objects.endLapsedLeases',
-    `UPDATE objects SET state = 'dead', next_at = now()
+    `UPDATE objects SET state = 'dead', next_at = now(), charged_bytes = 0
       WHERE vault_id = $1 AND object_id = ANY (ARRAY(
         SELECT object_id FROM objects WHERE vault_id = $1 AND next_at < now() AND state = 'writing'
          ORDER BY next_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)) AND state = 'writing'

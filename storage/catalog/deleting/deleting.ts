@@ -1,6 +1,7 @@
 /**
  * What the one deleter of versions reads and writes. Lock order: the vault, alone in its statement; what the lock
- * protects (holds) in a later one; the archive; then what refs.ts locks. Nobody but deleters and holds locks a vault.
+ * protects (holds) in a later one; the archive; then what refs.ts locks. Nobody but deleters, holds, and who raises or
+ * forgets its keys locks a vault.
  */
 import type { ArchiveRef } from '../../storage.ts';
 import { statement, type Transaction } from '../database.ts';
@@ -18,7 +19,7 @@ const sql = {
 
   lockArchive: statement(
     'archives.lockForDeleting',
-    `SELECT state, frozen_at IS NOT NULL AS frozen, now() AS now
+    `SELECT state, frozen_at IS NOT NULL AS frozen, expired_at AS "expiredAt", now() AS now
        FROM archives WHERE vault_id = $1 AND archive_id = $2 FOR NO KEY UPDATE`,
   ),
 
@@ -54,7 +55,7 @@ const sql = {
 
   countDeleted: statement(
     'archives.countDeleted',
-    `UPDATE archives SET version_count = version_count - $3, pruned_at = now(),
+    `UPDATE archives SET version_count = version_count - $3, live_files = live_files - $4, pruned_at = now(),
             expired_versions = $3 + CASE WHEN expired_since > now() - interval '1 day' AND expired_since <= now() THEN expired_versions ELSE 0 END,
             expired_since = CASE WHEN expired_since > now() - interval '1 day' AND expired_since <= now() THEN expired_since ELSE now() END
       WHERE vault_id = $1 AND archive_id = $2`,
@@ -85,6 +86,8 @@ export interface DeletingArchive {
   state: 'active' | 'cold' | 'expired';
   /** Nothing of it is deleted by retention until somebody has looked at an alert. */
   frozen: boolean;
+  /** Since when it is expired; null: it is not. */
+  expiredAt: Date | null;
   now: Date;
 }
 
@@ -140,9 +143,16 @@ export async function deleteEmptyFiles(tx: Transaction, ref: ArchiveRef, fileIds
   }
 }
 
-/** Counts versions off, and towards what expired in this archive within a day. */
-export async function countDeletedVersions(tx: Transaction, ref: ArchiveRef, versions: number): Promise<void> {
-  await tx.query(sql.countDeleted, [ref.vault, ref.archive, versions]);
+/**
+ * Counts versions off, and towards what expired in this archive within a day.
+ * @param gone.liveFiles files whose latest version had content, less those of which that is so afterwards
+ */
+export async function countDeletedVersions(
+  tx: Transaction,
+  ref: ArchiveRef,
+  gone: { versions: number; liveFiles: number },
+): Promise<void> {
+  await tx.query(sql.countDeleted, [ref.vault, ref.archive, gone.versions, gone.liveFiles]);
 }
 
 /** The names along the path of each file, from the root down. Every folder is looked up once, a level at a time. */

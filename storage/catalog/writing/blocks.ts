@@ -4,9 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { hashAt, hashCount, hashKey, hashKeyAt, joinHashes } from '../../../protocol/hashes.ts';
+import { Problem } from '../../../protocol/problems.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
 import { addUsage } from '../usage.ts';
-import { claimsOn } from './claims.ts';
+import { claimsOn, hashSet } from './claims.ts';
 import { hashArray, packArray } from './packing.ts';
 
 const sql = {
@@ -16,8 +17,8 @@ const sql = {
     'objects.insertWriting',
     `WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
      made AS (
-       INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at)
-       SELECT $1, $2, 'writing', $3::bigint, 0, now() + $4 * interval '1 ms' FROM quick, catalog WHERE catalog_id = $5::uuid
+       INSERT INTO objects (vault_id, key, state, size_bytes, live_bytes, next_at, charged_bytes)
+       SELECT $1, $2, 'writing', $3::bigint, 0, now() + $4 * interval '1 ms', $6::bigint FROM quick, catalog WHERE catalog_id = $5::uuid
        ON CONFLICT (vault_id, key) DO UPDATE SET next_at = excluded.next_at WHERE objects.state = 'writing'
        RETURNING object_id, xmax = 0 AS fresh),
      counted AS (INSERT INTO usage_deltas (vault_id, object_bytes) SELECT $1, $3::bigint FROM made WHERE fresh)
@@ -28,7 +29,7 @@ const sql = {
   // a crash, and then names another upload's row.
   makeLive: statement(
     'objects.makeLive',
-    `UPDATE objects SET state = 'live', next_at = NULL, created_at = now(), live_bytes = $4
+    `UPDATE objects SET state = 'live', next_at = NULL, created_at = now(), live_bytes = $4, charged_bytes = 0
       WHERE vault_id = $1 AND object_id = $2 AND key = $3 AND state = 'writing' RETURNING object_id`,
   ),
 
@@ -78,6 +79,15 @@ const sql = {
         AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.object_id = $2)`,
   ),
 
+  findWriting: statement('objects.findWriting', 'SELECT 1 FROM objects WHERE vault_id = $1 AND key = $2'),
+
+  // What a version or list names, or a claim keeps for longer than an upload's lease, is not reclaimed meanwhile.
+  findStaying: statement(
+    'blocks.findStaying',
+    `SELECT string_agg(hash, '') AS hashes FROM blocks
+      WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) AND (refs > 0 OR claimed_until > now() + 2 * $3 * interval '1 ms')`,
+  ),
+
   anyObject: statement('objects.any', 'SELECT 1 FROM objects LIMIT 1'),
 
   findPlaces: statement(
@@ -91,19 +101,62 @@ const sql = {
 /** Which of these blocks the vault holds and will keep for the claim window. */
 export const claimHeldBlocks = claimsOn('blocks');
 
+export interface WritingObject {
+  vault: number;
+  key: string;
+  sizeBytes: number;
+  leaseMs: number;
+  catalogId: string;
+  /** What it may add to the vault's stored bytes: in flight from now until it is live, or its lease ended. */
+  chargedBytes?: number;
+}
+
+/** Whether a vault may hold so many bytes more, asked under locks until the transaction's end. @returns why not; null: it may */
+export type Admission = (tx: Transaction, bytes: number) => Promise<Problem | null>;
+
 /**
  * The row that precedes an object's bytes: whoever lists the bucket later and finds the key finds this row too.
  * Repeated after a lost connection it meets its own row, for a key ends in fresh random bytes. A process that was started
  * before the catalog was given another prefix writes nothing under the old one, where another catalog would delete it.
  */
-export async function insertWritingObject(
-  db: Database,
-  object: { vault: number; key: string; sizeBytes: number; leaseMs: number; catalogId: string },
-): Promise<number> {
-  const { vault, key, sizeBytes, leaseMs, catalogId } = object;
-  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, [vault, key, sizeBytes, leaseMs, catalogId]);
+export async function insertWritingObject(db: Transaction, object: WritingObject): Promise<number> {
+  const { vault, key, sizeBytes, leaseMs, catalogId, chargedBytes = 0 } = object;
+  const values = [vault, key, sizeBytes, leaseMs, catalogId, chargedBytes];
+  const [row] = await db.query<{ objectId: number }>(sql.insertWriting, values);
   assert(row, 'the object key was already in use, or the catalog has another prefix by now: start this process again');
   return row.objectId;
+}
+
+/**
+ * The same, when the vault may hold so many bytes more: asked in the transaction that enters the row, and so counts them.
+ * What the answer was found by stays, also when it is no.
+ * @throws the refusal
+ */
+export async function insertAdmittedObject(
+  db: Database,
+  object: WritingObject & { chargedBytes: number },
+  admit: Admission,
+): Promise<number> {
+  let begun = 0;
+  const entered = await db.transaction(async (tx) => {
+    // Repeated after a COMMIT of unknown outcome it may be in already, and then counted.
+    const isIn = begun++ > 0 && (await tx.query(sql.findWriting, [object.vault, object.key])).length > 0;
+    const refused = isIn ? null : await admit(tx, object.chargedBytes);
+    return refused ?? insertWritingObject(tx, object);
+  });
+  if (entered instanceof Problem) throw entered;
+  return entered;
+}
+
+/** Of n x 32 bytes of hashes, the keys of blocks that have a row, damaged or not, and keep it for as long as an upload lasts. */
+export async function findStayingBlocks(
+  db: Database,
+  vault: number,
+  hashes: Buffer,
+  leaseMs: number,
+): Promise<Set<string>> {
+  const [row] = await db.query<{ hashes: Buffer | null }>(sql.findStaying, [vault, hashes, leaseMs]);
+  return hashSet(row!.hashes);
 }
 
 export interface BlockPlaces {

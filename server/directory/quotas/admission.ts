@@ -1,0 +1,62 @@
+/**
+ * Whether a vault may hold so many bytes more, asked in the transaction that enters an upload. Whatever asks at the same
+ * time waits for this one's end, and then sees what it let in: so however many uploads there are, together they never
+ * pass a quota by a byte.
+ *
+ * Lock order: the vault's usage row, then the meters of organizations from the top down, then the upload's own object,
+ * which nobody else has seen. Whoever moves a user or an organization locks meters too, from the top down, and no
+ * usage row; folding holds a usage row and waits for nothing. No deleter, claim, commit or reader takes any of these.
+ */
+import { Problem } from '../../../protocol/problems.ts';
+import type { Database, Transaction } from '../../../storage/catalog/database.ts';
+import { lockVaultUsage, readChargedBytes } from '../../../storage/catalog/usage.ts';
+import type { Admission } from '../../../storage/catalog/writing/blocks.ts';
+import { addToMeters, lockMeter } from './meters.ts';
+import { findByteQuotas, type OrganizationQuota } from './quotas.ts';
+
+/**
+ * Looked for when an upload is about to be stored: one statement.
+ * @returns null: no quota binds the vault. The quotas themselves are read again in the transaction
+ * @throws Error when a stored quota cannot be read
+ */
+export async function findAdmission(db: Database, vault: number): Promise<Admission | null> {
+  if ((await findByteQuotas(db, vault)) === null) return null;
+  return (tx, bytes) => admit(tx, vault, bytes);
+}
+
+async function admit(tx: Transaction, vault: number, bytes: number): Promise<Problem | null> {
+  const quotas = await findByteQuotas(tx, vault);
+  if (quotas === null) return null;
+  const { userLimitBytes, organizations } = quotas;
+  if (userLimitBytes !== null) {
+    await lockVaultUsage(tx, vault);
+    const usedBytes = await readChargedBytes(tx, [vault]);
+    if (usedBytes + bytes > userLimitBytes) return exceeded(null, { bytes, usedBytes, limitBytes: userLimitBytes });
+  }
+  for (const organization of organizations) {
+    const { id, limitBytes } = organization;
+    const usedBytes = await lockMeter(tx, id, { bytes, limitBytes });
+    if (usedBytes + bytes > limitBytes) return exceeded(organization, { bytes, usedBytes, limitBytes });
+  }
+  await addToMeters(
+    tx,
+    organizations.map(({ id }) => id),
+    bytes,
+  );
+  return null;
+}
+
+function exceeded(
+  organization: OrganizationQuota | null,
+  { bytes, usedBytes, limitBytes }: { bytes: number; usedBytes: number; limitBytes: number },
+): Problem {
+  const whose = organization ? `of organization ${organization.name}` : 'of this user';
+  const extras = organization
+    ? { quota: 'organization', organization: { id: organization.id, name: organization.name } }
+    : { quota: 'user' };
+  return new Problem(
+    'quota_exceeded',
+    `the quota ${whose} is used up: of ${limitBytes} bytes ${usedBytes} are used, and this upload needs ${bytes} more`,
+    { ...extras, limitBytes, usedBytes },
+  );
+}

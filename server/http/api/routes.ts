@@ -1,0 +1,37 @@
+/** Every route of the JSON API, in the order of its document. */
+import type { ApiRoute } from './route.ts';
+import { alertRoutes } from './routes/alerts.ts';
+import { auditRoutes } from './routes/audit.ts';
+import { clientRoutes } from './routes/clients.ts';
+import { deviceRoutes } from './routes/devices.ts';
+import { licenceRoutes } from './routes/licences.ts';
+import { manifestRoutes } from './routes/manifest.ts';
+import { operatorRoutes } from './routes/operator.ts';
+import { organizationRoutes } from './routes/organizations.ts';
+import { passwordRoutes } from './routes/passwords.ts';
+import { planRoutes } from './routes/plans.ts';
+import { providerRoutes } from './routes/providers.ts';
+import { reportRoutes } from './routes/reports.ts';
+import { retentionRoutes } from './routes/retention.ts';
+import { sessionRoutes } from './routes/sessions.ts';
+import { tenantRoutes } from './routes/tenants.ts';
+import { userRoutes } from './routes/users.ts';
+
+export const apiRoutes: readonly ApiRoute[] = [
+  ...sessionRoutes,
+  ...passwordRoutes,
+  ...providerRoutes,
+  ...organizationRoutes,
+  ...userRoutes,
+  ...deviceRoutes,
+  ...retentionRoutes,
+  ...alertRoutes,
+  ...reportRoutes,
+  ...planRoutes,
+  ...manifestRoutes,
+  ...licenceRoutes,
+  ...clientRoutes,
+  ...auditRoutes,
+  ...tenantRoutes,
+  ...operatorRoutes,
+];

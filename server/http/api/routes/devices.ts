@@ -1,0 +1,137 @@
+/** Devices, as administrators see and change them. */
+import type { z } from 'zod';
+import {
+  blockDevice,
+  deactivateDevice,
+  deauthorizeDevice,
+  type OfDevice,
+  reactivateDevice,
+  renameDevice,
+  unblockDevice,
+} from '../../../directory/devices/changes.ts';
+import { setColdUntil } from '../../../directory/devices/cold.ts';
+import { listDevices, listSkippedFiles, readDevice } from '../../../directory/devices/read.ts';
+import {
+  ColdUntilRequest,
+  ColdUntilView,
+  DeviceDetails,
+  DevicePage,
+  DeviceView,
+  ListDevicesQuery,
+  ListSkippedQuery,
+  RenameDeviceRequest,
+  SkippedPage,
+} from '../../../directory/devices/shapes.ts';
+import type { DeviceTarget } from '../../../directory/targets.ts';
+import { deviceInPath, deviceParams } from '../finders.ts';
+import { type ApiRoute, change, read } from '../route.ts';
+
+const tag = 'Devices';
+const one = '/v1/devices/:guid';
+
+const about = ({ target, expected }: { target: DeviceTarget; expected: number | null }): OfDevice => ({
+  tenant: target.tenant,
+  guid: target.id,
+  expected,
+});
+
+const stateRoute = (
+  state: string,
+  permission: 'computer.update' | 'computer.delete',
+  verb: typeof blockDevice,
+  { summary, says }: { summary: string; says: string },
+): ApiRoute =>
+  change({
+    method: 'POST',
+    path: `${one}/${state}`,
+    tag,
+    summary,
+    says,
+    may: { permission, target: deviceInPath },
+    params: deviceParams,
+    answer: DeviceView,
+    change: (tx, request) => verb(tx, request.by, about(request)),
+  });
+
+export const deviceRoutes: readonly ApiRoute[] = [
+  read({
+    path: '/v1/devices',
+    tag,
+    summary: 'List devices',
+    says: 'With their health: judged by the last backup that was completed, not by the last sign of life.',
+    may: { permission: 'computer.read', of: 'listing' },
+    query: ListDevicesQuery,
+    answer: DevicePage,
+    read: ({ deps, caller, within, query }) =>
+      listDevices(
+        deps.directory.database,
+        { tenant: caller.tenant!, within },
+        query as z.output<typeof ListDevicesQuery>,
+      ),
+  }),
+  read({
+    path: one,
+    tag,
+    summary: 'Show a device',
+    may: { permission: 'computer.read', target: deviceInPath },
+    params: deviceParams,
+    answer: DeviceDetails,
+    read: ({ deps, target }) => readDevice(deps.directory.database, { tenant: target.tenant, guid: target.id }),
+  }),
+  read({
+    path: `${one}/skipped`,
+    tag,
+    summary: 'List the files that the last run left out, and why',
+    may: { permission: 'computer.read', target: deviceInPath },
+    params: deviceParams,
+    query: ListSkippedQuery,
+    answer: SkippedPage,
+    read: ({ deps, target, query }) =>
+      listSkippedFiles(deps.directory.database, { tenant: target.tenant, guid: target.id }, query),
+  }),
+  change({
+    method: 'PATCH',
+    path: one,
+    tag,
+    summary: 'Rename a device',
+    may: { permission: 'computer.update', target: deviceInPath },
+    params: deviceParams,
+    body: RenameDeviceRequest,
+    answer: DeviceView,
+    change: (tx, request) => renameDevice(tx, request.by, { ...about(request), ...request.body }),
+  }),
+  stateRoute('block', 'computer.update', blockDevice, {
+    summary: 'Block a device',
+    says: 'Its backups go on; it restores nothing.',
+  }),
+  stateRoute('unblock', 'computer.update', unblockDevice, {
+    summary: 'Unblock a device',
+    says: 'Unless something above it is blocked.',
+  }),
+  stateRoute('deauthorize', 'computer.update', deauthorizeDevice, {
+    summary: 'Sign a device out',
+    says: 'It backs up again when its user has signed it in again.',
+  }),
+  stateRoute('deactivate', 'computer.delete', deactivateDevice, {
+    summary: 'Deactivate a device',
+    says: 'It backs up no more, and its archive goes cold until its date.',
+  }),
+  stateRoute('reactivate', 'computer.delete', reactivateDevice, {
+    summary: 'Reactivate a device',
+    says: 'Its archive comes back from the cold, unless something else keeps it there.',
+  }),
+  change({
+    method: 'PUT',
+    path: `${one}/cold-until`,
+    tag,
+    summary: 'Set until when the cold archive of a device is kept',
+    may: { permission: 'computer.delete', target: deviceInPath },
+    params: deviceParams,
+    body: ColdUntilRequest,
+    answer: ColdUntilView,
+    change: async (tx, { by, target, body }) => {
+      const until = await setColdUntil(tx, by, { tenant: target.tenant, guid: target.id, until: new Date(body.until) });
+      return { coldUntil: until.toISOString() };
+    },
+  }),
+];

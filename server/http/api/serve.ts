@@ -1,0 +1,238 @@
+/**
+ * Serves the routes of the JSON API. Read from the top, it is what happens to a request: who asks, what they ask (path,
+ * query, body, each refused with the field at fault), whether they may, and the verb. A change is one transaction: the
+ * key of the request, the question whether it may, the change and its act; so it is made once, or not at all.
+ */
+import { randomUUID } from 'node:crypto';
+import type Router from '@koa/router';
+import { z } from 'zod';
+import { sha256 } from '../../../protocol/hashes.ts';
+import { Problem } from '../../../protocol/problems.ts';
+import { validate } from '../../../protocol/wire.ts';
+import type { By } from '../../directory/audit/act.ts';
+import { recordAlone } from '../../directory/audit/record.ts';
+import { madeOnce } from '../../directory/requests-made.ts';
+import type { Target } from '../../directory/roles/may.ts';
+import { streamed } from '../answers.ts';
+import { json } from '../bodies.ts';
+import { addressOf } from '../client-address.ts';
+import type { Context, RequestState } from '../deps.ts';
+import { authenticate, byOf, type Caller, requesterOf } from './callers.ts';
+import { authorize, isSeen, Refusal, withinOf } from './guard.ts';
+import { answerJson, joinedLines, jsonLinesType } from './json-answers.ts';
+import type { ApiRoute, ChangeRoute, Request } from './route.ts';
+
+const bodyBytesMaxDefault = 64 * 1024;
+const idempotencyKeyShape = /^[\x21-\x7e]{1,100}$/;
+const noQuery = z.strictObject({});
+
+// biome-ignore lint/suspicious/noExplicitAny: each route's own shapes were checked where it was made
+type AnyRequest = Request<any, any, any, any>;
+
+export function serveApi(router: Router<RequestState>, routes: readonly ApiRoute[]): void {
+  for (const route of routes) {
+    const handle = handlerOf(route);
+    const schema = 'body' in route ? route.body : undefined;
+    const bytesMax = ('bodyBytesMax' in route && route.bodyBytesMax) || bodyBytesMaxDefault;
+    router.register(route.path, [route.method], async (ctx: Context) => {
+      const caller = await callerOf(ctx, route);
+      const release = await placeOf(ctx, caller);
+      try {
+        if (schema)
+          await json(schema, bytesMax, (_, body, { giveBack }) => {
+            if (route.kind === 'lines') giveBack(); // kept as long as its reader likes; one for each of those places
+            return handle(ctx, caller, body);
+          })(ctx);
+        else {
+          refuseBody(ctx);
+          await handle(ctx, caller, undefined);
+        }
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        await noteRefusal(ctx, caller, route, error);
+        throw error.problem;
+      } finally {
+        release();
+      }
+    });
+  }
+}
+
+type Handle = (ctx: Context, caller: Caller | null, body: unknown) => Promise<void>;
+
+function handlerOf(route: ApiRoute): Handle {
+  return async (ctx, caller, body) => {
+    const params = parse(route.params ?? noQuery, { ...paramsOf(ctx) }, 'not_found');
+    const query = parse(route.query ?? noQuery, queryOf(ctx), 'malformed_request');
+    const { deps } = ctx.state;
+    const { database } = deps.directory;
+    if (route.kind === 'act') {
+      const asked = { ctx, deps, params, query, body, within: { all: true as const }, expected: null };
+      const answer = await route.act({ ...asked, caller, address: addressOf(ctx), database });
+      // One that sends the browser elsewhere has answered.
+      return ctx.status >= 300 && ctx.status < 400 ? undefined : send(ctx, answer, route.status);
+    }
+    const request: AnyRequest = {
+      ctx,
+      deps,
+      caller: caller!,
+      by: caller ? byOf(caller, addressOf(ctx)) : { ...nobody, address: addressOf(ctx) },
+      params,
+      query,
+      body,
+      target: null,
+      within: withinFor(route, caller),
+      expected: expectedOf(ctx),
+    };
+    if (route.kind === 'change') return makeChange(route, request);
+    request.target = await ask(route, request, database);
+    if (route.kind === 'read') return send(ctx, await route.read(request));
+    const type = route.type?.(query) ?? jsonLinesType;
+    const release = await deps.slots.versionStreams.take(requesterOf(caller, ctx), ctx.state.signal);
+    try {
+      await streamed(ctx, type, joinedLines(route.lines(request)));
+    } finally {
+      release();
+    }
+  };
+}
+
+const nobody: By = { tenant: null, party: { kind: 'server', id: null, name: 'nobody' }, address: null };
+
+type Db = Parameters<typeof authorize>[0];
+
+async function ask(route: ApiRoute, request: AnyRequest, db: Db): Promise<Target | null> {
+  const { caller, params, query, body } = request;
+  if (!('permission' in route.may)) return null;
+  const { actor } = caller;
+  if (!actor)
+    throw new Refusal(new Problem('forbidden', 'this is for users of a tenant'), {
+      permission: route.may.permission,
+      why: 'operator',
+    });
+  return authorize(db, route.may, { actor, params, query, body });
+}
+
+async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void> {
+  const { ctx, deps, caller } = request;
+  const { database } = deps.directory;
+  // Asked before anything slow is done, and again in the transaction, where it counts.
+  request.target = await ask(route as ApiRoute, request, database);
+  const prepared = await route.prepare?.(request);
+  const key = keyOf(request, route);
+  const attempt = randomUUID();
+  const made = await database.transaction((tx) =>
+    madeOnce(tx, { ...key, requester: requesterOf(caller, ctx) }, async () => {
+      request.target = await ask(route as ApiRoute, request, tx);
+      const told = shownTo(request, await route.change(tx, request, prepared));
+      return { status: route.status ?? 200, answer: { attempt, told } };
+    }),
+  );
+  const { attempt: by, told } = made.answer as { attempt: string; told: unknown };
+  const own = by === attempt;
+  route.after?.(request);
+  if (!own) ctx.set('Idempotency-Replayed', 'true');
+  send(ctx, own && route.reveal ? route.reveal(told, prepared) : told, made.status);
+}
+
+/** Whoever may change something and not see it is told no more than that it was changed. */
+function shownTo({ caller, target }: AnyRequest, answer: unknown): unknown {
+  if (!target || !caller.actor || isSeen(caller.actor, target)) return answer;
+  const all = Object.entries(answer as object);
+  return Object.fromEntries(all.filter(([name]) => ['id', 'guid', 'version'].includes(name)));
+}
+
+/** One that the caller chose, or one drawn for this request, so that a COMMIT of unknown outcome is not made again. */
+function keyOf({ ctx, params, query, body }: AnyRequest, route: ChangeRoute): { key: string; sha256: Buffer } {
+  const given = ctx.get('idempotency-key');
+  if (given !== '' && !idempotencyKeyShape.test(given))
+    throw new Problem('malformed_request', 'Idempotency-Key is 1 to 100 visible ASCII characters', {
+      field: 'idempotency-key',
+    });
+  const asked = { method: route.method, path: route.path, params, query, body: body ?? null };
+  const key = given === '' ? `drawn ${randomUUID()}` : `given ${given}`;
+  // As it was understood, so that spaces do not make another request of it.
+  return { key, sha256: sha256(Buffer.from(JSON.stringify(asked))) };
+}
+
+function withinFor(route: ApiRoute, caller: Caller | null): AnyRequest['within'] {
+  if (!('of' in route.may) || !caller?.actor) return { all: true };
+  return withinOf(caller.actor, route.may.permission);
+}
+
+/** Who asks; null where nobody has to say. @throws Problem, Refusal */
+async function callerOf(ctx: Context, route: ApiRoute): Promise<Caller | null> {
+  if ('anyone' in route.may) return null;
+  const caller = await authenticate(ctx);
+  if (caller.limited && !('signedIn' in route.may && route.may.even === 'limited'))
+    throw new Problem(caller.limited, 'this session can only do what is still missing', {});
+  if ('operator' in route.may && caller.kind !== 'operator')
+    throw new Problem('not_found', 'there is no such resource');
+  if ('signedIn' in route.may && route.may.kinds && !route.may.kinds.includes(caller.kind))
+    throw new Problem('forbidden', `this is for a ${route.may.kinds.join(' or ')}`);
+  return caller;
+}
+
+/** A bounded number of requests at a time, of everybody who asks, and of an address whose asker is not known yet. */
+function placeOf(ctx: Context, caller: Caller | null): Promise<() => void> {
+  const { slots } = ctx.state.deps;
+  if (!caller) return slots.signIns.take(addressOf(ctx), ctx.state.signal);
+  return slots.requests.take(requesterOf(caller, ctx), ctx.state.signal);
+}
+
+async function noteRefusal(ctx: Context, caller: Caller | null, route: ApiRoute, refusal: Refusal): Promise<void> {
+  if (!caller) return;
+  const { target, permission, why } = refusal;
+  const found = target as (Target & { kind?: string; id?: number | string; name?: string | null }) | null;
+  const isOurs = found !== null && found.tenant === caller.actor?.tenant;
+  await recordAlone(ctx.state.deps.directory.database, byOf(caller, addressOf(ctx)), {
+    action: 'request.refused',
+    target:
+      isOurs && found.id !== undefined ? ({ kind: found.kind, id: found.id, name: found.name ?? null } as never) : null,
+    organization: isOurs ? (found.organizationPath.at(-1) ?? null) : null,
+    result: 'refused',
+    details: { method: route.method, path: route.path, permission, why },
+  });
+}
+
+function paramsOf(ctx: Context): Record<string, string> {
+  return (ctx as unknown as { params: Record<string, string> }).params;
+}
+
+function queryOf(ctx: Context): Record<string, string> {
+  const given: Record<string, string> = Object.create(null);
+  for (const [name, value] of new URLSearchParams(ctx.querystring)) {
+    if (name in given) throw new Problem('malformed_request', `${name} comes twice`, { field: name });
+    given[name] = value;
+  }
+  return { ...given };
+}
+
+/** A path that cannot be one names nothing; a query that is none is said to be. */
+function parse(schema: z.ZodType, value: object, otherwise: 'not_found' | 'malformed_request') {
+  if (otherwise === 'malformed_request') return validate(schema, value);
+  const parsed = schema.safeParse(value);
+  if (!parsed.success) throw new Problem('not_found', 'there is no such thing here');
+  return parsed.data;
+}
+
+/** If-Match: "7", as ETag was. */
+function expectedOf(ctx: Context): number | null {
+  const given = ctx.get('if-match');
+  if (given === '' || given === '*') return null;
+  const version = /^"([1-9]\d{0,14})"$/.exec(given)?.[1];
+  if (!version) throw new Problem('malformed_request', 'If-Match is not an ETag of this server', { field: 'if-match' });
+  return Number(version);
+}
+
+function refuseBody(ctx: Context): void {
+  const length = ctx.get('content-length');
+  if ((length !== '' && length !== '0') || ctx.get('transfer-encoding') !== '')
+    throw new Problem('malformed_request', 'this request takes no body', { field: '(whole message)' });
+}
+
+function send(ctx: Context, answer: unknown, status = 200): void {
+  const document = (answer ?? {}) as { version?: unknown };
+  if (typeof document.version === 'number') ctx.set('ETag', `"${document.version}"`);
+  answerJson(ctx, document, status);
+}
