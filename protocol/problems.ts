@@ -34,7 +34,6 @@ export const problemTable = {
   block_corrupt: [422, 'A block does not hash to its name'],
   list_corrupt: [422, 'A list does not hash to its name'],
   idempotency_key_reused: [422, 'This Idempotency-Key was used with another request'],
-  precondition_required: [428, 'A change has to say what it was made from'],
   too_many_requests: [429, 'Too many attempts; try again later'],
   internal: [500, 'The server failed; the request can be repeated'],
   overloaded: [503, 'The server has more to do than it can take on; try again shortly'],

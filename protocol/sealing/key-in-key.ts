@@ -7,9 +7,10 @@
  *   e || m  = HKDF-SHA-256(wrapping key, 'holdfast v1 key in key', 64)
  *   siv     = HMAC(m, head || key);   wrapped = key XOR HMAC(e, siv)
  */
-import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+import { hkdfSync, timingSafeEqual } from 'node:crypto';
 import { vaultKeyBytes } from './keys.ts';
 import { SealError } from './seal-error.ts';
+import { hmac, xor } from './wrapping.ts';
 
 /** Format (1), kind (1), zero (2), generation of the wrapping key (4), zero (4), generation of the wrapped key (4). */
 const headBytes = 16;
@@ -88,14 +89,4 @@ function wrappingKeys(key: Uint8Array): { encryption: Buffer; mac: Buffer } {
   if (key.byteLength !== vaultKeyBytes) throw new RangeError(`a vault key is ${vaultKeyBytes} bytes`);
   const derived = Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), info, 64));
   return { encryption: derived.subarray(0, 32), mac: derived.subarray(32) };
-}
-
-function hmac(key: Buffer, ...parts: Uint8Array[]): Buffer {
-  const mac = createHmac('sha256', key);
-  for (const part of parts) mac.update(part);
-  return mac.digest();
-}
-
-function xor(a: Uint8Array, b: Uint8Array): Buffer {
-  return Buffer.from(a.map((byte, index) => byte ^ b[index]!));
 }

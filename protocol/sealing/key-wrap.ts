@@ -3,10 +3,11 @@
  * make guessing cheap, the agent run out of memory, or hand back the record of an earlier key it knows. So the bounds
  * are enforced here, on both ways, and the record names its key's generation.
  */
-import { argon2, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { argon2, randomBytes, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
 import { vaultKeyBytes } from './keys.ts';
 import { SealError } from './seal-error.ts';
+import { hmac, xor } from './wrapping.ts';
 
 const deriveAsync = promisify(argon2);
 
@@ -176,14 +177,4 @@ async function passwordKeys(password: Buffer, head: Head): Promise<{ encryption:
     tagLength: 64,
   });
   return { encryption: derived.subarray(0, 32), mac: derived.subarray(32) };
-}
-
-function hmac(key: Buffer, ...parts: Uint8Array[]): Buffer {
-  const mac = createHmac('sha256', key);
-  for (const part of parts) mac.update(part);
-  return mac.digest();
-}
-
-function xor(a: Uint8Array, b: Uint8Array): Buffer {
-  return Buffer.from(a.map((byte, index) => byte ^ b[index]!));
 }

@@ -128,8 +128,6 @@ export interface ChangeRoute<
   ): Promise<unknown>;
   /** Adds what is shown once, and never stored. Not called for a repeated request. */
   reveal?(answer: unknown, prepared: Prepared): unknown;
-  /** After the COMMIT: what lives in this process and has to follow, such as what it remembers of passwords. */
-  after?(request: Request<z.output<Params>, z.output<Query>, z.output<Body>, Found>): void;
 }
 
 /**
@@ -200,4 +198,36 @@ export function act<
   Params extends z.ZodObject = z.ZodObject,
 >(route: Omit<ActRoute<Query, Body, Params>, 'kind'>): ApiRoute {
   return { ...route, kind: 'act' };
+}
+
+/**
+ * Makes routes that put one thing into another state: a POST without a body, by the word that ends its path.
+ * @param about what the verbs are told of a request
+ */
+export function stateRoutes<Params extends z.ZodObject, Found extends Target, About>(
+  thing: {
+    path: string;
+    tag: string;
+    params: Params;
+    target: Finder<z.output<Params>, Any, Any, Found>;
+    answer: z.ZodType;
+  },
+  about: (request: { target: Found; expected: number | null }) => About,
+) {
+  return (
+    state: string,
+    permission: Permission,
+    verb: (tx: Transaction, by: By, about: About) => Promise<unknown>,
+    words: { summary: string; says: string },
+  ): ApiRoute =>
+    change({
+      method: 'POST',
+      path: `${thing.path}/${state}`,
+      tag: thing.tag,
+      ...words,
+      may: { permission, target: thing.target },
+      params: thing.params,
+      answer: thing.answer,
+      change: (tx, request) => verb(tx, request.by, about(request)),
+    });
 }

@@ -124,15 +124,15 @@ async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void
   const made = await database.transaction((tx) =>
     madeOnce(tx, { ...key, requester: requesterOf(caller, ctx) }, async () => {
       request.target = await ask(route as ApiRoute, request, tx);
-      const told = shownTo(request, await route.change(tx, request, prepared));
-      return { status: route.status ?? 200, answer: { attempt, told } };
+      return { status: route.status ?? 200, answer: { attempt, told: await route.change(tx, request, prepared) } };
     }),
   );
   const { attempt: by, told } = made.answer as { attempt: string; told: unknown };
   const own = by === attempt;
-  route.after?.(request);
   if (!own) ctx.set('Idempotency-Replayed', 'true');
-  send(ctx, own && route.reveal ? route.reveal(told, prepared) : told, made.status);
+  // By what they may see now, also of an answer from before; what is shown once is for whoever made it.
+  const shown = shownTo(request, told);
+  send(ctx, own && route.reveal ? route.reveal(shown, prepared) : shown, made.status);
 }
 
 /** Whoever may change something and not see it is told no more than that it was changed. */

@@ -3,7 +3,8 @@
  * JSON, for people who look into the bucket.
  */
 import { randomBytes } from 'node:crypto';
-import { ObjectNotFound, type ObjectStore } from '../../objects/object-store.ts';
+import type { ObjectStore } from '../../objects/object-store.ts';
+import { readText } from '../../objects/read-text.ts';
 import type { Storage } from '../../storage.ts';
 
 type Bucket = Pick<Storage, 'objects' | 'catalogId'>;
@@ -26,8 +27,8 @@ export async function readBucketSide({ objects, catalogId }: Bucket): Promise<Bu
   // At once: this is asked before every batch that deletes.
   const [info, text, mark] = await Promise.all([
     objects.head(fenceKey(catalogId)),
-    readSmall(objects, fenceKey(catalogId)),
-    readSmall(objects, contestedKey(catalogId)),
+    readText(objects, fenceKey(catalogId), smallBytesMax),
+    readText(objects, contestedKey(catalogId), smallBytesMax),
   ]);
   return { nonce: text === null ? null : nonceIn(text, catalogId), modifiedAt: info?.modifiedAt ?? null, mark };
 }
@@ -55,23 +56,6 @@ function nonceIn(text: string, catalogId: string): string {
 }
 
 const smallBytesMax = 4_096;
-
-/** @returns null when there is no such object; what is too long to be ours is cut */
-async function readSmall(objects: ObjectStore, key: string): Promise<string | null> {
-  try {
-    const pieces: Uint8Array[] = [];
-    let bytes = 0;
-    for await (const piece of (await objects.get(key)).stream) {
-      pieces.push(piece);
-      bytes += piece.byteLength;
-      if (bytes > smallBytesMax) break;
-    }
-    return Buffer.concat(pieces).toString();
-  } catch (error) {
-    if (error instanceof ObjectNotFound) return null;
-    throw error;
-  }
-}
 
 async function putJson(objects: ObjectStore, key: string, value: object): Promise<void> {
   const bytes = Buffer.from(`${JSON.stringify(value)}\n`);

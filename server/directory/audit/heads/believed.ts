@@ -12,8 +12,8 @@ import {
   keyOf,
   listSigned,
   type Resumption,
+  readDocument,
   readSigned,
-  readText,
 } from './signed.ts';
 
 /** Documents of which there are few, in the order of their numbers. */
@@ -27,7 +27,7 @@ export async function believedOf<K extends 'expiry' | 'resumption'>(
   for await (const { key, number } of listSigned(storage, of)) {
     const read = readSigned<'expiry' | 'resumption'>(keys, of.kind, {
       key,
-      text: (await readText(storage.objects, key)) ?? '',
+      text: (await readDocument(storage.objects, key)) ?? '',
     });
     if (typeof read === 'string') find('head_forged', number, null, forgedIn(key, read));
     else all.push(read.content);
@@ -49,7 +49,7 @@ export async function* believedHeads(
 ): AsyncGenerator<Head, undefined> {
   let before: Document<Head> | null = null;
   for await (const batch of batches(listSigned(storage, { kind: 'head', tenant }), headsAtATime)) {
-    const texts = await Promise.all(batch.map(({ key }) => readText(storage.objects, key)));
+    const texts = await Promise.all(batch.map(({ key }) => readDocument(storage.objects, key)));
     for (const [i, { key, number }] of batch.entries()) {
       const read: Document<Head> | Distrust = readSigned(keys, 'head', { key, text: texts[i] ?? '' });
       if (typeof read === 'string') {
@@ -98,6 +98,6 @@ export async function findForgottenHead(
   if (!own || !logHead.signedStored || own.content.catalog !== storage.catalogId) return;
   const { number } = own.content;
   if (last && last.number > number) return; // it is named by the one after it
-  if ((await readText(storage.objects, keyOf(own.content))) !== own.text)
+  if ((await readDocument(storage.objects, keyOf(own.content))) !== own.text)
     find('head_missing', number, number, 'the newest signed head is not in the bucket, or another is in its place');
 }

@@ -10,7 +10,7 @@ import { record } from '../record.ts';
 import type { AuditKeys } from './audit-key.ts';
 import { findAct, readLogHead } from './log-rows.ts';
 import { type AuditStorage, LogDisagrees } from './sign-heads.ts';
-import { type Expiry, type Head, listSigned, putSigned, readSigned, readText, signed } from './signed.ts';
+import { type Expiry, type Head, listSigned, putSigned, readDocument, readSigned, signed } from './signed.ts';
 
 const sql = {
   // A tenant may have several organizations at its top.
@@ -136,7 +136,7 @@ async function newestHeadUpTo(
     newest = key;
   }
   if (newest === null) return null;
-  const read = readSigned(keys, 'head', { key: newest, text: (await readText(storage.objects, newest)) ?? '' });
+  const read = readSigned(keys, 'head', { key: newest, text: (await readDocument(storage.objects, newest)) ?? '' });
   if (typeof read === 'string') throw new LogDisagrees(`${newest} in the bucket is not one of ours (${read})`);
   return read.content;
 }

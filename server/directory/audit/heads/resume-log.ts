@@ -17,8 +17,8 @@ import {
   listSigned,
   putSigned,
   type Resumption,
+  readDocument,
   readSigned,
-  readText,
   signed,
 } from './signed.ts';
 
@@ -82,7 +82,7 @@ async function lookAtHeads(
   const expiredTo = (await readLogHead(storage.database, tenant))?.expiredTo ?? 0;
   let newest: Document<Head> | null = null;
   for (const { key, number } of names.toReversed()) {
-    const read = readSigned(keys, 'head', { key, text: (await readText(storage.objects, key)) ?? '' });
+    const read = readSigned(keys, 'head', { key, text: (await readDocument(storage.objects, key)) ?? '' });
     if (typeof read === 'string')
       throw new Problem('conflict', `${key} in the bucket was not signed with a key of the key file (${read})`);
     newest ??= read;

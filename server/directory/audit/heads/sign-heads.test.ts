@@ -8,7 +8,7 @@ import { type AuditKeys, newAuditKeyFile, readAuditKeys } from './audit-key.ts';
 import { hasSignedHeads, readLogHead } from './log-rows.ts';
 import { resumeLog } from './resume-log.ts';
 import { signHeads } from './sign-heads.ts';
-import { keyOf, listSigned, readSigned, readText } from './signed.ts';
+import { keyOf, listSigned, readDocument, readSigned } from './signed.ts';
 import { asOwner, byAda, chainAgain, heldFence, recordMany } from './testing.ts';
 import { verifyLog } from './verify-log.ts';
 
@@ -49,7 +49,7 @@ describe('signing', () => {
 
     const read = async (number: number) => {
       const key = keyOf({ kind: 'head', catalog: storage.catalogId, tenant, number });
-      const document = readSigned(keys, 'head', { key, text: (await readText(storage.objects, key))! });
+      const document = readSigned(keys, 'head', { key, text: (await readDocument(storage.objects, key))! });
       if (typeof document === 'string') throw new Error(document);
       return document;
     };
@@ -85,7 +85,7 @@ describe('signing', () => {
     await sign();
     expect(await heads()).toEqual([2, 3]);
     const key = keyOf({ kind: 'head', catalog: storage.catalogId, tenant, number: 2 });
-    expect(await readText(storage.objects, key)).toBe(entered.signedDocument);
+    expect(await readDocument(storage.objects, key)).toBe(entered.signedDocument);
     expect((await verify()).findings).toEqual([]);
   });
 

@@ -18,8 +18,8 @@ import {
   listSigned,
   putSigned,
   type Resumption,
+  readDocument,
   readSigned,
-  readText,
   signed,
 } from './signed.ts';
 
@@ -138,7 +138,7 @@ function catalogOf(document: string): string {
 
 /** @returns 1 when it had been there */
 async function putAgain(storage: AuditStorage, head: LogHead, last: Document<Head>): Promise<number> {
-  const there = await readText(storage.objects, keyOf(last.content));
+  const there = await readDocument(storage.objects, keyOf(last.content));
   if (there !== null && there !== last.text)
     throw new LogDisagrees(`the head ${head.signedNumber} in the bucket is another than the catalog remembers`);
   if (there === null) await putSigned(storage, last);
@@ -178,7 +178,7 @@ export async function readResumptions(
 ): Promise<Resumption[]> {
   const all: Resumption[] = [];
   for await (const { key } of listSigned(storage, { kind: 'resumption', tenant, after })) {
-    const read = readSigned(keys, 'resumption', { key, text: (await readText(storage.objects, key)) ?? '' });
+    const read = readSigned(keys, 'resumption', { key, text: (await readDocument(storage.objects, key)) ?? '' });
     if (typeof read === 'string') throw new LogDisagrees(`${key} in the bucket is not one of ours (${read})`);
     all.push(read.content);
   }

@@ -8,7 +8,8 @@
  */
 import { z } from 'zod';
 import { sha256 } from '../../../../protocol/hashes.ts';
-import { ObjectNotFound, type ObjectStore } from '../../../../storage/objects/object-store.ts';
+import type { ObjectStore } from '../../../../storage/objects/object-store.ts';
+import { readText } from '../../../../storage/objects/read-text.ts';
 import type { Storage } from '../../../../storage/storage.ts';
 import type { AuditKeys } from './audit-key.ts';
 
@@ -120,20 +121,8 @@ function parsed(text: string): unknown {
 const bytesMax = 16_384;
 
 /** @returns null when there is none; what is too long to be ours is cut */
-export async function readText(objects: ObjectStore, key: string): Promise<string | null> {
-  try {
-    const pieces: Uint8Array[] = [];
-    let bytes = 0;
-    for await (const piece of (await objects.get(key)).stream) {
-      pieces.push(piece);
-      bytes += piece.byteLength;
-      if (bytes > bytesMax) break;
-    }
-    return Buffer.concat(pieces).toString('utf8');
-  } catch (error) {
-    if (error instanceof ObjectNotFound) return null;
-    throw error;
-  }
+export function readDocument(objects: ObjectStore, key: string): Promise<string | null> {
+  return readText(objects, key, bytesMax);
 }
 
 /** Stores a document. Repeated it writes the same bytes, since signatures of Ed25519 hold nothing random. */

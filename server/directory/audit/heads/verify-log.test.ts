@@ -4,7 +4,7 @@ import { storageForFile } from '../../../../tests/helpers/storage.ts';
 import { newAuditKeyFile, readAuditKeys } from './audit-key.ts';
 import type { FindingKind } from './findings.ts';
 import { signHeads } from './sign-heads.ts';
-import { type Head, keyOf, putSigned, readText, signed } from './signed.ts';
+import { type Head, keyOf, putSigned, readDocument, signed } from './signed.ts';
 import { asOwner, chainAgain, heldFence, recordMany } from './testing.ts';
 import { verifyLog, verifyLogs } from './verify-log.ts';
 
@@ -237,12 +237,12 @@ describe('heads that were changed in the bucket are found', () => {
         ['head_forged', 6],
         ['head_missing', 6],
       ],
-      async () => put(headKey(6), (await readText(storage.objects, headKey(6)))!.replace('number', 'Number')),
+      async () => put(headKey(6), (await readDocument(storage.objects, headKey(6)))!.replace('number', 'Number')),
     ],
     [
       'one under another’s name',
       [['head_forged', 8]],
-      async () => put(headKey(8), (await readText(storage.objects, headKey(6)))!),
+      async () => put(headKey(8), (await readDocument(storage.objects, headKey(6)))!),
     ],
     ['what is no head at all', [['head_forged', 7]], () => put(headKey(7), 'x'.repeat(100_000))],
     [
@@ -250,7 +250,7 @@ describe('heads that were changed in the bucket are found', () => {
       [['head_forged', 2]],
       async () => {
         const theirs = keyOf({ kind: 'head', catalog: storage.catalogId, tenant: neighbour, number: 2 });
-        await put(headKey(2), (await readText(storage.objects, theirs))!);
+        await put(headKey(2), (await readDocument(storage.objects, theirs))!);
       },
     ],
     [

@@ -24,7 +24,7 @@ import {
 } from '../../../directory/devices/shapes.ts';
 import type { DeviceTarget } from '../../../directory/targets.ts';
 import { deviceInPath, deviceParams } from '../finders.ts';
-import { type ApiRoute, change, read } from '../route.ts';
+import { type ApiRoute, change, read, stateRoutes } from '../route.ts';
 
 const tag = 'Devices';
 const one = '/v1/devices/:guid';
@@ -35,23 +35,10 @@ const about = ({ target, expected }: { target: DeviceTarget; expected: number | 
   expected,
 });
 
-const stateRoute = (
-  state: string,
-  permission: 'computer.update' | 'computer.delete',
-  verb: typeof blockDevice,
-  { summary, says }: { summary: string; says: string },
-): ApiRoute =>
-  change({
-    method: 'POST',
-    path: `${one}/${state}`,
-    tag,
-    summary,
-    says,
-    may: { permission, target: deviceInPath },
-    params: deviceParams,
-    answer: DeviceView,
-    change: (tx, request) => verb(tx, request.by, about(request)),
-  });
+const stateRoute = stateRoutes(
+  { path: one, tag, params: deviceParams, target: deviceInPath, answer: DeviceView },
+  about,
+);
 
 export const deviceRoutes: readonly ApiRoute[] = [
   read({

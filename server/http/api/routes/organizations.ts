@@ -25,7 +25,7 @@ import {
 } from '../../../directory/settings/shapes.ts';
 import { readSettings } from '../../../directory/settings/stored.ts';
 import { organizationInBody, organizationInPath, organizationParams } from '../finders.ts';
-import { type ApiRoute, change, read } from '../route.ts';
+import { type ApiRoute, change, read, stateRoutes } from '../route.ts';
 
 const tag = 'Organizations';
 const one = '/v1/organizations/:organization';
@@ -37,18 +37,19 @@ const about = ({ target, expected }: { target: { tenant: number; id: number }; e
   expected,
 });
 
-const stateRoute = (state: OrganizationStateChange, summary: string, says: string): ApiRoute =>
-  change({
-    method: 'POST',
-    path: `${one}/${state}`,
-    tag,
-    summary,
-    says,
-    may: { permission: 'org.update_deactivate', target: organizationInPath },
-    params: organizationParams,
-    answer: OrganizationDetail,
-    change: (tx, request) => changeOrganizationState(tx, request.by, { ...about(request), change: state }),
-  });
+const stateRoute = stateRoutes(
+  { path: one, tag, params: organizationParams, target: organizationInPath, answer: OrganizationDetail },
+  about,
+);
+
+/** The verb is one for all of them. */
+const changeTo = (state: OrganizationStateChange, summary: string, says: string): ApiRoute =>
+  stateRoute(
+    state,
+    'org.update_deactivate',
+    (tx, by, of) => changeOrganizationState(tx, by, { ...of, change: state }),
+    { summary, says },
+  );
 
 export const organizationRoutes: readonly ApiRoute[] = [
   read({
@@ -112,14 +113,14 @@ export const organizationRoutes: readonly ApiRoute[] = [
     answer: OrganizationDetail,
     change: (tx, request) => moveOrganization(tx, request.by, { ...about(request), parent: request.body.parent }),
   }),
-  stateRoute('block', 'Block an organization', 'Nobody below it signs in or restores; backups go on.'),
-  stateRoute('unblock', 'Unblock an organization', 'What is blocked below it by itself stays blocked.'),
-  stateRoute(
+  changeTo('block', 'Block an organization', 'Nobody below it signs in or restores; backups go on.'),
+  changeTo('unblock', 'Unblock an organization', 'What is blocked below it by itself stays blocked.'),
+  changeTo(
     'deactivate',
     'Deactivate an organization',
     'Nobody below it backs up; archives go cold, each until its date.',
   ),
-  stateRoute(
+  changeTo(
     'reactivate',
     'Reactivate an organization',
     'Archives come back from the cold, unless something else keeps them there.',

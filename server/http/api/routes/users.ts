@@ -23,7 +23,7 @@ import {
 } from '../../../directory/users/shapes.ts';
 import { blockUser, deactivateUser, reactivateUser, unblockUser } from '../../../directory/users/states.ts';
 import { organizationInBody, userInPath, userParams } from '../finders.ts';
-import { type ApiRoute, change, read } from '../route.ts';
+import { type ApiRoute, change, read, stateRoutes } from '../route.ts';
 
 const tag = 'Users';
 const one = '/v1/users/:user';
@@ -61,25 +61,7 @@ async function assertMayGive(
     });
 }
 
-type StateVerb = typeof blockUser;
-
-const stateRoute = (
-  state: string,
-  permission: 'user.update' | 'user.delete',
-  verb: StateVerb,
-  { summary, says }: { summary: string; says: string },
-): ApiRoute =>
-  change({
-    method: 'POST',
-    path: `${one}/${state}`,
-    tag,
-    summary,
-    says,
-    may: { permission, target: userInPath },
-    params: userParams,
-    answer: UserView,
-    change: (tx, request) => verb(tx, request.by, about(request)),
-  });
+const stateRoute = stateRoutes({ path: one, tag, params: userParams, target: userInPath, answer: UserView }, about);
 
 export const userRoutes: readonly ApiRoute[] = [
   read({
