@@ -5,6 +5,7 @@ import { addRaise } from './commands/keys/raise.ts';
 import { addUnlock } from './commands/keys/unlock.ts';
 import { addList } from './commands/list.ts';
 import { createOutput, exitCodes, reportError } from './commands/output.ts';
+import { addPlans } from './commands/plans/show-plans.ts';
 import { addRegister } from './commands/register.ts';
 import { addRestore } from './commands/restore.ts';
 import { addRuns } from './commands/runs.ts';
@@ -36,6 +37,7 @@ Settings: HOLDFAST_AGENT_HOME or --home: where registration, keys and cache lie.
 
 addBackup(program);
 addWatch(program);
+addPlans(program);
 addRestore(program);
 addList(program);
 addVersions(program);

@@ -9,6 +9,7 @@ import { verifyDue } from '../storage/archive/checking/verify.ts';
 import { compactDue } from '../storage/archive/deleting/compact.ts';
 import { inBackground } from '../storage/archive/deleting/in-background.ts';
 import { reclaimDue } from '../storage/archive/deleting/reclaim.ts';
+import { onlyPolicy } from '../storage/archive/retention/policies.ts';
 import { type PruneDeps, pruneDue } from '../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../storage/archive/retention/retention.ts';
 import { type Database, databaseDefaults, openDatabase, type Transaction } from '../storage/catalog/database.ts';
@@ -85,7 +86,7 @@ const forVerify: Storage = { ...storage, objects: countingStore(objects, 'get', 
 const passes: Record<BackgroundVerb, () => Promise<boolean>> = {
   prune: async () => {
     const deps: PruneDeps = {
-      readPolicy: async () => defaultRetention,
+      readPolicies: async () => onlyPolicy(defaultRetention),
       assertMayDelete: () => fence.assertHeld(),
       assertStillHeld: (read) => fence.assertStillHeld(read),
     };

@@ -9,6 +9,7 @@ import { fenceDefaults, openFence } from '../storage/archive/checking/fence.ts';
 import { verifyDue } from '../storage/archive/checking/verify.ts';
 import { compactDue } from '../storage/archive/deleting/compact.ts';
 import { reclaimDue } from '../storage/archive/deleting/reclaim.ts';
+import { onlyPolicy } from '../storage/archive/retention/policies.ts';
 import { pruneDue } from '../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../storage/archive/retention/retention.ts';
 import { databaseDefaults, openDatabase } from '../storage/catalog/database.ts';
@@ -45,7 +46,7 @@ const walBytes = async (since = '0/0'): Promise<{ at: string; bytes: number }> =
 const verbs: Record<string, () => Promise<object>> = {
   prune: () =>
     pruneDue(storage, {
-      readPolicy: async () => defaultRetention,
+      readPolicies: async () => onlyPolicy(defaultRetention),
       assertMayDelete: () => fence.assertHeld(),
       assertStillHeld: (read) => fence.assertStillHeld(read),
     }),

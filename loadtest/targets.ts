@@ -3,10 +3,14 @@
  * handler. Each checks what it is answered, so that neither is measured doing less than it should.
  */
 import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from '../agent/client/client.ts';
 import { Transport } from '../agent/client/transport.ts';
-import { enroll } from '../agent/commands/enroll.ts';
+import { enroll, type WayIn } from '../agent/commands/enroll.ts';
+import type { Registration } from '../agent/state/registration.ts';
 import { decodeBlockFrames } from '../protocol/block-frames.ts';
 import { hashAt, sha256 } from '../protocol/hashes.ts';
 import { limits } from '../protocol/limits.ts';
@@ -51,10 +55,20 @@ function transportTo(url: string, certificateSha256: string): Transport {
   });
 }
 
+/** A device, of which only the token is needed: the agent's folder is not kept. */
+async function enrolled(url: string, certificateSha256: string, wayIn: WayIn): Promise<Registration> {
+  const home = mkdtempSync(join(tmpdir(), 'holdfast-benchmark-agent-'));
+  try {
+    return await enroll({ url, certificateSha256, wayIn, home, deviceName: 'benchmark' });
+  } finally {
+    rmSync(home, { recursive: true, force: true });
+  }
+}
+
 /** Registers a device with a server and starts a run in its archive. */
 export async function openHoldfast(server: ServerProcess): Promise<HoldfastTarget> {
   const { url, certificateSha256, registrationKey, userName, password } = server;
-  const device = await enroll({ url, certificateSha256, registrationKey, userName, password, deviceName: 'benchmark' });
+  const device = await enrolled(url, certificateSha256, { registrationKey, userName, password });
   const transport = transportTo(url, certificateSha256);
   const client = new Client(transport, device.token);
   const { run, purgeEpoch } = await client.startRun(device.archive, {

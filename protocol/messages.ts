@@ -70,20 +70,65 @@ export const VaultKeyProposal = z.discriminatedUnion('level', [
 ]);
 export type VaultKeyProposal = z.infer<typeof VaultKeyProposal>;
 
-export const RegisterRequest = z.strictObject({
-  registrationKey: z.string().min(1).max(64),
-  userName: z.string().min(1).max(254),
-  password: z.string().min(1).max(1024),
-  device: z.strictObject({
-    name: z.string().min(1).max(255),
-    platform: z.enum(['linux', 'darwin', 'win32', 'other']),
-    agentVersion: z.string().min(1).max(64).refine(withoutNul, 'holds a NUL'),
-  }),
-  /** The GUID of a device of the same user whose place and archive this installation takes. */
-  replace: guid.optional(),
-  /** Used when the user has no vault yet; otherwise the existing vault's level stands. */
-  vaultKey: VaultKeyProposal,
-});
+/** 32 random bytes, base64url: 43 characters, of which the last has one way to be written. */
+const deviceToken = z
+  .string()
+  .refine(
+    (value) => value.length === 43 && Buffer.from(value, 'base64url').toString('base64url') === value,
+    'must be 32 bytes in base64url',
+  );
+
+/** Who asks, before there is a device: a user's sign-in, or a code that stands for one. */
+const signInOrCode = {
+  registrationKey: z.string().min(1).max(64).optional(),
+  userName: z.string().min(1).max(254).optional(),
+  password: z.string().min(1).max(1024).optional(),
+  /** Of the second factor, or a recovery code: needed when the answer was `second_factor_needed`. */
+  code: z.string().min(1).max(64).optional(),
+  /** Instead of all of these. */
+  registrationCode: z.string().min(1).max(64).optional(),
+};
+
+const signInFields = ['registrationKey', 'userName', 'password'] as const;
+
+/** Either a whole sign-in or a registration code; which is missing or too much is named. */
+function oneWayIn(context: {
+  value: Partial<Record<keyof typeof signInOrCode, string | undefined>>;
+  issues: z.core.$ZodRawIssue[];
+}): void {
+  const { value } = context;
+  const refuse = (field: string, message: string): void => {
+    context.issues.push({ code: 'custom', input: null, path: [field], message });
+  };
+  if (value.registrationCode === undefined) {
+    const missing = signInFields.find((field) => value[field] === undefined);
+    if (missing)
+      refuse(missing, 'is missing: a registration takes registrationKey, userName and password, or a registrationCode');
+    return;
+  }
+  const extra = [...signInFields, 'code' as const].find((field) => value[field] !== undefined);
+  if (extra) refuse(extra, 'does not go together with a registrationCode, which stands for the whole sign-in');
+}
+
+export const RegisterRequest = z
+  .strictObject({
+    ...signInOrCode,
+    /**
+     * Drawn by the agent, and kept before it asks: the same request with the same token answers the device that it made.
+     * Left out by agents that do not know it; then the server draws one.
+     */
+    token: deviceToken.optional(),
+    device: z.strictObject({
+      name: z.string().min(1).max(255),
+      platform: z.enum(['linux', 'darwin', 'win32', 'other']),
+      agentVersion: z.string().min(1).max(64).refine(withoutNul, 'holds a NUL'),
+    }),
+    /** The GUID of a device of the same user whose place and archive this installation takes. */
+    replace: guid.optional(),
+    /** Used when the user has no vault yet; otherwise the existing vault's level stands. */
+    vaultKey: VaultKeyProposal,
+  })
+  .check(oneWayIn);
 export type RegisterRequest = z.infer<typeof RegisterRequest>;
 
 export const VaultKey = z.discriminatedUnion('level', [
@@ -115,7 +160,9 @@ const keptKeys = z.array(KeptKey).max(limits.keyGenerationsMax).default([]);
 export const RegisterAnswer = z.object({
   guid,
   deviceName: z.string(),
-  /** 256 random bits, base64url. Shown once; the server keeps only its hash. */
+  /** Whose device it is: whoever has a registration code may not know. Left out by servers that take no such codes. */
+  userName: z.string().min(1).optional(),
+  /** 256 random bits, base64url: the one that was sent. The server keeps only its hash. */
   token: z.string().min(1),
   vault: count,
   archive: count,
@@ -176,9 +223,12 @@ export type RaiseRequest = z.infer<typeof RaiseRequest>;
 export const RaiseAnswer = z.object({ level: z.enum(['password', 'custom']), generation: count });
 export type RaiseAnswer = z.infer<typeof RaiseAnswer>;
 
-/** A user's sign-in asks which devices there are to replace. */
-export const DevicesRequest = RegisterRequest.pick({ registrationKey: true, userName: true, password: true });
+/** A user's sign-in asks which devices there are to replace. A registration code is not used up by it. */
+export const DevicesRequest = z.strictObject(signInOrCode).check(oneWayIn);
+export type DevicesRequest = z.infer<typeof DevicesRequest>;
 export const DevicesAnswer = z.object({
+  /** Where a code of the second factor was used up: good for ten minutes, to register with in its place. */
+  registrationCode: z.string().min(1).optional(),
   devices: z.array(
     z.object({
       guid,
@@ -189,6 +239,7 @@ export const DevicesAnswer = z.object({
     }),
   ),
 });
+export type DevicesAnswer = z.infer<typeof DevicesAnswer>;
 
 // --- blocks -------------------------------------------------------------------------------------------------------
 
@@ -446,6 +497,34 @@ export type RunsAnswer = z.infer<typeof RunsAnswer>;
 /** Paths whose latest version names damaged blocks, in byte order. `after` of the next page is the last of this one. */
 export const DamagedAnswer = z.object({ paths: z.array(pathBytes), more: z.boolean() });
 export type DamagedAnswer = z.infer<typeof DamagedAnswer>;
+
+// --- plans --------------------------------------------------------------------------------------------------------
+
+const minuteOfDay = z.int().min(0).max(1_440);
+
+/**
+ * A backup plan as the device that has it is told: what it backs up, and when. Paths and patterns are the administrator's
+ * words; docs/excludes.md says how an agent reads them.
+ */
+export const PlanMessage = z.object({
+  /** One device has a name once, whatever its case. */
+  name: z.string().min(1),
+  /** Folders. None: the home folders. */
+  include: z.array(z.string()),
+  exclude: z.array(z.string()),
+  everyMinutes: z.int().min(1).max(525_600),
+  /** When runs may begin, by the device's own clock; days from 1, Monday. None: always. */
+  windows: z.array(
+    z.object({ days: z.array(z.int().min(1).max(7)).min(1), fromMinute: minuteOfDay, untilMinute: minuteOfDay }),
+  ),
+  /** Whose plan it is. `settings`: there is none, and these are the defaults of the organization; its `name` is empty. */
+  from: z.object({ kind: z.enum(['device', 'organization', 'settings']), name: z.string() }),
+});
+export type PlanMessage = z.infer<typeof PlanMessage>;
+
+/** In the order in which plans that are due together are run. */
+export const PlansAnswer = z.object({ plans: z.array(PlanMessage) });
+export type PlansAnswer = z.infer<typeof PlansAnswer>;
 
 /** Answers that say nothing but yes. */
 export const EmptyAnswer = z.object({});

@@ -102,7 +102,7 @@ const Settings = z.strictObject({
   s3AccessKeyId: text({ says: 'Access key.', defaultText: 'what the AWS SDK finds (role, instance profile, ...)' }),
   s3SecretAccessKey: text({ says: 'Secret of the access key.', secret: true }),
   keyFile: path({
-    says: 'File with the server key (32 bytes, base64) that seals vault keys of level `standard`. Keep a copy: without it those backups cannot be opened.',
+    says: 'File with the server key (32 bytes, base64) that seals vault keys of level `standard`, second factors and secrets of identity providers. Keep a copy: without it those backups cannot be opened, and no code of a second factor be checked.',
     defaultText: 'embedded: `server-key` in the data folder',
   }),
   auditKeyFile: path({
@@ -110,7 +110,7 @@ const Settings = z.strictObject({
     defaultText: '`audit-key` in the data folder; embedded: made if missing',
   }),
   keyService: choice(['file', 'kms'], 'file', {
-    says: 'What seals vault keys of level `standard`: the key file, or AWS KMS. The other, where it is set too, still opens what it has sealed (`keys --help`).',
+    says: 'What seals vault keys of level `standard`, second factors and secrets of identity providers: the key file, or AWS KMS. The other, where it is set too, still opens what it has sealed (`keys --help`).',
   }),
   kmsKeyId: names(
     /^(?:arn:[a-z-]+:kms:[a-z0-9-]+:\d{12}:(?:key\/[A-Za-z0-9-]+|alias\/[\w/-]+)|alias\/[\w/-]+|[A-Za-z0-9-]{1,64})$/,
@@ -147,6 +147,19 @@ const Settings = z.strictObject({
   bodyIdleTimeoutMs: duration(
     { min: '1s', max: '10min', default: '30s' },
     { says: "Longest pause of a sender inside a request's body." },
+  ),
+  restoresMax: integer(
+    { min: 1, max: 256, default: 8 },
+    {
+      says: 'Restores to browsers that one process sends at a time. More wait for some seconds, then 503 is answered.',
+    },
+  ),
+  restoresPerPersonMax: integer({ min: 1, max: 256, default: 2 }, { says: 'Of those, for one person.' }),
+  restoreBudgetBytes: size(
+    { min: '64MiB', max: '64GiB', default: '256MiB' },
+    {
+      says: 'Memory for the content of restores to browsers, per process; each has its share of it. Files up to half of a share are looked at whole before they are sent.',
+    },
   ),
   streamWindowBytes: size(
     { min: '64KiB', max: '16MiB', default: '256KiB' },
@@ -230,6 +243,9 @@ const Settings = z.strictObject({
     { min: 1, max: 10_000, default: 10 },
     { says: 'Failed sign-ins per user name and address in a minute before 429.' },
   ),
+  operatorSecondFactor: toggle('off', {
+    says: 'Those who run the server need a second factor: without one they can do nothing but set it up. Not to be turned off by whoever has only a password: it is no setting of the API.',
+  }),
   proxies: integer(
     { min: 0, max: 8, default: 0 },
     {

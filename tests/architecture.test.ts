@@ -59,7 +59,7 @@ const homes: Record<string, string[]> = {
   'prom-client': ['server/metrics.ts'],
   'swagger-ui-dist': ['server/http/'],
   selfsigned: ['server/embedded/'],
-  zod: ['protocol/', 'server/', 'agent/client/', 'agent/files/attributes.ts'],
+  zod: ['protocol/', 'server/', 'agent/client/'],
 };
 
 const environmentHomes = ['server/config.ts', 'agent/state/home.ts', 'admin/state/home.ts', 'loadtest/'];

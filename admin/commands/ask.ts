@@ -33,10 +33,11 @@ function askHidden(question: string, option: string): Promise<string> {
   const { stdin, stderr } = process;
   if (!isSomebodyThere())
     throw new UsageError(`no terminal to ask on (${printable(question)}); give ${option} FILE, or '-' for stdin`);
-  stderr.write(`${printable(question)}: `);
   return new Promise((resolve, reject) => {
     let typed = '';
+    // Before it is asked: the terminal shows nothing of what comes, however early.
     stdin.setRawMode(true);
+    stderr.write(`${printable(question)}: `);
     stdin.setEncoding('utf8');
     stdin.resume();
     const finish = (): void => {

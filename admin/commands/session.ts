@@ -79,7 +79,8 @@ export async function ask({ connection, authorization }: Session, asked: Asked):
   try {
     return await send(token);
   } catch (error) {
-    if (error instanceof Problem && error.code === 'second_factor_needed')
+    // Asked for a code, or a wrong one: they have a second factor.
+    if (error instanceof Problem && error.code === 'second_factor_needed' && error.extras.field !== 'code')
       throw new Problem(error.code, `${error.message}\n${howToSetUp}`, error.extras, { cause: error });
     if (!isRefusedToken(error)) throw error;
     const renewed = await authorization.renew(token);

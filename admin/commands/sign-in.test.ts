@@ -193,6 +193,15 @@ describe('signing in', () => {
     expect(await admin.json('whoami')).toMatchObject({ kind: 'operator', name: 'root', tenant: null });
     expect((await admin.json<{ items: unknown[] }>('tenants', 'list')).items.length).toBeGreaterThan(1);
     expect((await admin.run(['users', 'list'])).code).toBe(1);
+    // Their second factor is set up as everybody's.
+    const { secret } = await admin.json<{ secret: string }>('me', 'second-factor', 'set-up');
+    const codeAt = (timestamp: number): string =>
+      new TOTP({ secret: Secret.fromBase32(secret) }).generate({ timestamp });
+    await admin.json('me', 'second-factor', 'confirm', '--code', codeAt(Date.now()));
+    expect(await admin.run(args, password)).toMatchObject({ code: 2, err: expect.stringContaining('--code-file') });
+    const file = join(admin.home, 'code');
+    writeFileSync(file, codeAt(Date.now() + 30_000));
+    expect(await admin.run([...args, '--code-file', file], password)).toMatchObject({ code: 0 });
   });
 
   test('scripts sign in as an API client, and are told when they cannot', async () => {

@@ -67,7 +67,31 @@ test('values in words', () => {
   expect(valueInWords('bytes', -1)).toBe('-1');
   expect(valueInWords('guid', '12345678901234567890')).toBe('12345678901234567890');
   expect(valueInWords('roles', [{ role: 'A' }, { role: 'B' }])).toBe('A, B');
-  expect(valueInWords('x', { a: 1 })).toBe('{"a":1}');
+  expect(valueInWords('x', { a: 1, storedBytes: 2048, none: null, why: 'no\u001b[2J' })).toBe(
+    'a: 1, storedBytes: 2.0 KiB, why: no\\x1b[2J',
+  );
+  expect(valueInWords('x', {})).toBe('-');
+});
+
+describe('the last run of a device', () => {
+  const run = { run: 7, startedAt: '2026-03-01T10:20:30.000Z', lastHeardAt: '2026-03-01T10:25:00.000Z' };
+  const counts = { files: 12, bytes: 4_096 };
+  test.each<[what: string, run: object, shown: RegExp]>([
+    [
+      'that ended',
+      { finishedAt: '2026-03-01T10:40:30.000Z', outcome: 'completed', reason: '' },
+      /^completed 2026-03-01 \d\d:40$/,
+    ],
+    [
+      'that failed',
+      { finishedAt: '2026-03-01T10:40:30.000Z', outcome: 'failed', reason: 'disk\nfull' },
+      /^failed 2026-03-01 \d\d:40 \(disk\\x0afull\)$/,
+    ],
+    ['that goes on', { finishedAt: null, outcome: null, reason: '' }, /^under way since 2026-03-01 \d\d:20$/],
+  ])('%s is words in a table', (_what, ending, shown) => {
+    const { lines } = tableLines([{ guid: '5', lastRun: { ...run, ...ending, counts } }], {}, null);
+    expect(lines[1]!.replace(/^5 +/, '')).toMatch(shown);
+  });
 });
 
 describe('text of others', () => {

@@ -18,16 +18,26 @@ export function valueInWords(name: string, value: unknown): string {
   return objectInWords(value as Record<string, unknown>);
 }
 
-/** By what an object is known: its name and number, its state, its role. Others as JSON. */
+/** By what an object is known: its name and number, its outcome and when, its state, its role. Others by all they hold. */
 function objectInWords(object: Record<string, unknown>): string {
   const { id, guid, name, state, role, kind } = object;
   const number = id ?? guid;
   if (typeof name === 'string')
     return number === undefined ? printable(name) : `${printable(name)} (${valueInWords('', number)})`;
   if (typeof kind === 'string' && number !== undefined) return `${printable(kind)} ${valueInWords('', number)}`;
+  if ('outcome' in object) return outcomeInWords(object);
   if (typeof state === 'string') return printable(state);
   if (typeof role === 'string') return printable(role);
-  return printable(JSON.stringify(object));
+  const pairs = Object.entries(object).filter(([, value]) => value !== null && value !== undefined);
+  return pairs.map(([name, value]) => `${printable(name)}: ${valueInWords(name, value)}`).join(', ') || '-';
+}
+
+/** Something that takes its time, as a backup run: how it ended and when, or since when it goes on. */
+function outcomeInWords({ outcome, startedAt, finishedAt, reason }: Record<string, unknown>): string {
+  if (typeof outcome !== 'string')
+    return startedAt === undefined ? 'under way' : `under way since ${valueInWords('', startedAt)}`;
+  const why = typeof reason === 'string' && reason !== '' ? ` (${printable(reason)})` : '';
+  return `${printable(outcome)} ${valueInWords('', finishedAt ?? startedAt)}${why}`;
 }
 
 export function bytesInWords(bytes: number): string {

@@ -11,6 +11,8 @@ import { isPage, isStream, type Operation } from './operations.ts';
 export const exceptions: Readonly<Record<string, string>> = {
   'POST /v1/users/{user}/roles': 'users roles give',
   'POST /v1/me/second-factor': 'me second-factor set-up',
+  'GET /v1/restores/{id}/content': 'restores fetch',
+  'POST /v1/restores/{id}/content': 'restores fetch-wrapped',
   'GET /v1/devices/{guid}/retention/plan': 'devices retention plan show',
   'POST /v1/devices/{guid}/retention/plan': 'devices retention plan try',
 };

@@ -5,7 +5,7 @@ import type { Keyring } from '../../protocol/sealing/index.ts';
 import type { Client } from '../client/client.ts';
 import { ConnectionLost } from '../client/errors.ts';
 import { JobPool } from '../files/job-pool.ts';
-import { isAtOrBelow } from '../files/path-rules.ts';
+import { isAtOrBelow, platformRules, untouchedBelow } from '../files/path-rules.ts';
 import { smallBytesMax } from '../files/read.ts';
 import { type Excludes, FileReadError, type FileState, type LocalPath, type WalkEvent } from '../files/types.ts';
 import { walk } from '../files/walk.ts';
@@ -38,6 +38,11 @@ export interface BackupOptions {
   acceptRoots?: boolean;
   /** Record as deleted also what the archive holds below the roots and this machine never had. */
   deleteUnseen?: boolean;
+  /**
+   * Archive paths whose deletions are for other runs to find: below one of them, where it lies below a root, nothing is
+   * recorded as deleted.
+   */
+  untouched?: readonly Buffer[];
   /** Of one processor: 0.5 is half of one. */
   cpuShare?: number;
   sender?: Partial<SenderOptions>;
@@ -352,7 +357,9 @@ async function recordDeletions(run: Run): Promise<void> {
   const { cache } = run.options;
   run.progress.phase = 'deletions';
   for (const root of run.goodRoots) {
+    const untouched = untouchedBelow(root, run.options.untouched ?? [], platformRules(process.platform));
     for (const gone of cache.gone(root, run.generation, run.options.deleteUnseen ?? false)) {
+      if (untouched(gone.path)) continue;
       await run.committer.add(makeEntry(run.entries, deletionOf(gone, Date.now()), null));
     }
     cache.forgetOldSkipped(root, run.generation);

@@ -16,6 +16,7 @@ import {
   type DevicesRequest,
   EmptyAnswer,
   HistoryAnswer,
+  PlansAnswer,
   RaiseAnswer,
   type RaiseRequest,
   RegisterAnswer,
@@ -138,13 +139,17 @@ export class Client {
 
   // --- registration ---------------------------------------------------------------------------------------------
 
-  /** @throws Problem sign_in_failed, too_many_requests, not_found (no such device to replace) */
+  /**
+   * @throws Problem sign_in_failed, too_many_requests, second_factor_needed, password_change_needed, not_found (no such
+   *   device to replace), conflict { field: 'token' } when the token is that of another device
+   */
   register(request: RegisterRequest): Promise<RegisterAnswer> {
-    // A lost answer may have made a device; whoever asks decides whether to ask again.
-    return this.#message('POST', '/v1/register', request, RegisterAnswer, { repeatable: false });
+    // Without a token of ours a lost answer may have made a device; whoever asks decides whether to ask again.
+    const repeatable = request.token !== undefined;
+    return this.#message('POST', '/v1/register', request, RegisterAnswer, { repeatable });
   }
 
-  /** The devices of the user who signs in. @throws Problem sign_in_failed, too_many_requests */
+  /** The devices of the user who signs in. A code of the second factor is used up. @throws Problem as `register` */
   devices(request: z.infer<typeof DevicesRequest>): Promise<z.infer<typeof DevicesAnswer>> {
     return this.#message('POST', '/v1/devices/query', request, DevicesAnswer, { repeatable: false });
   }
@@ -152,6 +157,19 @@ export class Client {
   /** What the server knows of this device, and which archives it may read. */
   self(): Promise<SelfAnswer> {
     return this.#message('GET', '/v1/self', null, SelfAnswer);
+  }
+
+  /**
+   * What this device is told to back up, and when.
+   * @param etag of the answer that the caller has; null: none
+   * @returns null when that is still the answer
+   * @throws Problem not_found from a server that knows no plans
+   */
+  async plans(etag: string | null): Promise<{ plans: PlansAnswer['plans']; etag: string | null } | null> {
+    const headers = etag === null ? this.#auth : { ...this.#auth, 'if-none-match': etag };
+    const answer = await this.#transport.request({ method: 'GET', path: '/v1/self/plans', headers });
+    if (answer.status === 304) return null;
+    return { ...read(PlansAnswer, answer), etag: answer.headers.etag ?? null };
   }
 
   /**

@@ -55,7 +55,7 @@ export class Transport {
 
   /**
    * Sends a request until it is answered, and collects the answer.
-   * @throws Problem for an answer that is not 2xx; ConnectionLost, CertificateRefused, NotAServer
+   * @throws Problem for an answer that is neither 2xx nor 304; ConnectionLost, CertificateRefused, NotAServer
    */
   async request(request: Request): Promise<Answer> {
     return this.#repeating(request, async (stream) => {
@@ -102,7 +102,8 @@ export class Transport {
         const session = await this.#session();
         sent = true;
         const stream = await this.#send(session, request, signal);
-        if (stream.status >= 200 && stream.status < 300) return await receive(stream);
+        // 304 comes only to a request that named what it has (If-None-Match).
+        if ((stream.status >= 200 && stream.status < 300) || stream.status === 304) return await receive(stream);
         throw await readProblem(stream);
       } catch (error) {
         if (signal?.aborted) throw signal.reason;

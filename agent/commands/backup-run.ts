@@ -8,6 +8,7 @@ import { createExcludes } from '../files/excludes.ts';
 import { platformRules, toArchivePath } from '../files/path-rules.ts';
 import type { Excludes } from '../files/types.ts';
 import { walk } from '../files/walk.ts';
+import { findHere } from '../plans/read-plan.ts';
 import type { Cache } from '../state/cache.ts';
 import { defaultServerData, surroundings } from '../state/home.ts';
 import type { Registration } from '../state/registration.ts';
@@ -35,6 +36,14 @@ export interface BackupWorld {
   output: Output;
 }
 
+export interface RunOptions {
+  signal: AbortSignal;
+  quiet?: boolean;
+  onFolder?: BackupOptions['onFolder'];
+  /** Of a run of a plan: its name, what it leaves out in place of what the rules say, and what other plans look after. */
+  plan?: { name: string; excludes: Excludes; untouched: readonly Buffer[] };
+}
+
 /** Skipped files named in the report; `status --skipped` names all. */
 const skippedShownMax = 20;
 
@@ -46,7 +55,8 @@ export function excludesFor(
   const platform = platformRules(process.platform);
   const base = createExcludes({
     platform,
-    home: archivePathOrNull(homedir()),
+    // Paths in the archive have no symbolic links in their folders.
+    home: archivePathOrNull(findHere().home ?? homedir()),
     patterns: rules.exclude,
     defaults: rules.excludeDefaults,
     cacheTags: rules.excludeCaches,
@@ -80,11 +90,12 @@ export async function runBackup(
   world: BackupWorld,
   roots: readonly string[],
   rules: BackupRules,
-  options: { signal: AbortSignal; quiet?: boolean; onFolder?: BackupOptions['onFolder'] },
+  options: RunOptions,
 ): Promise<BackupResult> {
   const { client, cache, registration, output } = world;
   await requireNewestKey(client, registration);
-  const excludes = excludesFor(rules, world.home);
+  const { plan } = options;
+  const excludes = plan?.excludes ?? excludesFor(rules, world.home);
   const progress = newProgress();
   const startedAt = performance.now();
   const finished = new AbortController();
@@ -95,7 +106,7 @@ export async function runBackup(
     output.terminal,
   );
   const stopMeter = options.quiet ? () => undefined : startMeter(output, () => reading(progress, total.bytes));
-  output.emit('start', { roots });
+  output.emit('start', { roots, ...(plan && { plan: plan.name }) });
   try {
     const result = await backup({
       client,
@@ -108,6 +119,7 @@ export async function runBackup(
       rehash: rules.rehash,
       acceptRoots: rules.acceptRoots,
       deleteUnseen: rules.deleteUnseen,
+      untouched: plan?.untouched,
       cpuShare: rules.cpuShare,
       signal: options.signal,
       onFolder: options.onFolder,

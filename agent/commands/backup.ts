@@ -1,9 +1,10 @@
-/** `backup PATH...` and the options it shares with `watch`. */
+/** `backup [PATH...]` and the options it shares with `watch`. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { lockHome } from '../state/lock.ts';
 import { type BackupRules, runBackup } from './backup-run.ts';
 import { createOutput, exitCodes } from './output.ts';
 import { parseRate, parseShare } from './parse.ts';
+import { backUpPlans } from './plans/follow.ts';
 import { type CommonOptions, cacheOf, clientOf, explained, homeOf, registrationOf, withInterrupt } from './session.ts';
 
 export interface BackupCommandOptions extends CommonOptions, BackupRules {
@@ -34,7 +35,7 @@ export function withBackupOptions(command: Command): Command {
 export function addBackup(program: Command): void {
   withBackupOptions(program.command('backup'))
     .description('Back up files and folders once: what changed since the last time is sent.')
-    .argument('<path...>', 'files and folders')
+    .argument('[path...]', 'files and folders; none: what the plans of this device say')
     .option('--rehash', 'read every file, even if its size and times did not change')
     .option('--accept-roots', 'a PATH that is empty now, or on another file system than last time, is as it should be')
     .option('--delete-unseen', 'record as deleted also what the archive holds below PATH and this machine never had')
@@ -43,12 +44,14 @@ export function addBackup(program: Command): void {
       'after',
       `
 Examples:
+  npm run agent -- backup
   npm run agent -- backup ~/Documents ~/Pictures
   npm run agent -- backup / --exclude '*.iso' --exclude '/var/lib/docker/' --limit-upload 2MiB/s --cpu 50%
   npm run agent -- backup ~ --json --strict
 
 A PATH that is missing, unreadable, empty after having held files, or on another file system makes the run fail, and
-nothing below it is recorded as deleted. Excluding a path never deletes what was stored of it before.`,
+nothing below it is recorded as deleted. Excluding a path never deletes what was stored of it before.
+Without a PATH every plan of this device is run once, whenever it would be due; --exclude then adds to what each leaves out.`,
     )
     .action(async (paths: string[], options: BackupCommandOptions) => {
       process.exitCode = await backupCommand(paths, options);
@@ -64,14 +67,10 @@ async function backupCommand(paths: string[], options: BackupCommandOptions): Pr
     const cache = cacheOf(home, registration);
     const client = clientOf(registration, output, { limitUploadBytesPerSecond: options.limitUpload, connections: 2 });
     try {
-      const result = await withInterrupt(output, (signal) =>
-        runBackup(
-          { client, cache, registration, home, output },
-          paths,
-          { ...options, cpuShare: options.cpu },
-          { signal },
-        ),
-      );
+      const world = { client, cache, registration, home, output };
+      const rules = { ...options, cpuShare: options.cpu };
+      if (paths.length === 0) return await withInterrupt(output, (signal) => backUpPlans(world, rules, signal));
+      const result = await withInterrupt(output, (signal) => runBackup(world, paths, rules, { signal }));
       if (result.outcome === 'interrupted') return exitCodes.interrupted;
       if (result.outcome === 'failed') return exitCodes.failed;
       return options.strict && result.counts.filesSkipped > 0 ? exitCodes.incomplete : exitCodes.ok;

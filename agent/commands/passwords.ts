@@ -1,5 +1,6 @@
 /** Passwords come from a file, from stdin or from a person; never from the command line, where others can read them. */
 import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline/promises';
 import { UsageError } from './output.ts';
 
 /**
@@ -13,6 +14,20 @@ export async function readPassword(question: string, file: string | undefined, o
       : readFileSync(file === '-' ? 0 : file, 'utf8').replace(/\r?\n$/, '');
   if (password === '') throw new UsageError('the password is empty');
   return password;
+}
+
+export const hasTerminal = (): boolean => process.stdin.isTTY === true;
+
+/** What a person types, which need not be hidden: a code that is good once. Only where `hasTerminal`. */
+export async function askLine(question: string): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return (await lines.question(`${question}: `)).trim();
+  } catch (error) {
+    throw new UsageError('cancelled', { cause: error }); // Ctrl-C
+  } finally {
+    lines.close();
+  }
 }
 
 /** @throws UsageError without a terminal */

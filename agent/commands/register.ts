@@ -1,30 +1,23 @@
 /** `register`: makes this machine a device of a user, or lets it take the place of one that is lost. */
 import { type Command, Option } from 'commander';
+import type { DevicesAnswer } from '../../protocol/messages.ts';
 import { connect } from '../client/client.ts';
-import { parseFingerprint } from '../client/pinned-session.ts';
-import { surroundings } from '../state/home.ts';
 import { lockHome } from '../state/lock.ts';
-import { type Registration, readRegistration, writeRegistration } from '../state/registration.ts';
-import { type EnrollOptions, enroll } from './enroll.ts';
-import { findFirstStart } from './first-start.ts';
+import { type Registration, readRegistration } from '../state/registration.ts';
+import { type EnrollOptions, enroll, type WayIn, wayInFields } from './enroll.ts';
 import { once, readArchivePassword, readCustomKey } from './keys/secrets.ts';
-import { createOutput, type Output, UsageError } from './output.ts';
-import { readPassword } from './passwords.ts';
+import { createOutput, exitCodes, type Output, UsageError } from './output.ts';
+import { askLine, hasTerminal } from './passwords.ts';
 import { type CommonOptions, homeOf } from './session.ts';
+import { readWayIn, type WayInOptions, withCode } from './way-in.ts';
 import { momentInWords } from './words.ts';
 
-interface RegisterOptions extends CommonOptions {
-  server?: string;
-  fingerprint?: string;
-  key?: string;
-  user?: string;
-  passwordFile?: string;
+interface RegisterOptions extends CommonOptions, WayInOptions {
   archivePasswordFile?: string;
   customKeyFile?: string;
   level?: Registration['level'];
   name?: string;
   replace?: string | boolean;
-  local?: boolean;
   force?: boolean;
 }
 
@@ -40,6 +33,17 @@ export function addRegister(program: Command): void {
     .option('--key <registration-key>', "the organization's registration key")
     .option('--user <name>', 'the user the device belongs to')
     .option('--password-file <file>', "read the user's password from a file ('-': stdin) instead of asking")
+    .addOption(
+      new Option('--code <code>', 'of your second factor, or a recovery code; asked for when it is needed').env(
+        'HOLDFAST_CODE',
+      ),
+    )
+    .addOption(
+      new Option(
+        '--registration-code <code>',
+        "in the place of key, user and password ('-': asked for, or from stdin): good for one device, for a short time",
+      ).env('HOLDFAST_REGISTRATION_CODE'),
+    )
     .addOption(
       new Option('--level <level>', 'who can open the archive, for a user who has none yet').choices([
         'standard',
@@ -65,6 +69,12 @@ export function addRegister(program: Command): void {
 Examples:
   npm run agent -- register --server https://backup.example:4443 --fingerprint 3f:9a:... --key ABCD-EFGH-JKLM-NPQR --user anna
   npm run agent -- register --server https://backup.example:4443 --fingerprint 3f:9a:... --key ABCD-... --user anna --replace
+  npm run agent -- register --server https://backup.example:4443 --fingerprint 3f:9a:... --registration-code -
+
+Without a password, or where you would rather not type it: a registration code. You make one yourself, signed in elsewhere,
+with 'npm run admin -- me registration-codes create', or your administrator does. Others on this machine can read what
+stands on the command line: with '-' the code is asked for. Cut off, run the same command again: it goes on with the same
+device.
 
 Levels: 'standard': the server keeps the key, sealed, and can restore in a browser. 'password': it keeps the key wrapped
 by your archive password and cannot open it. 'custom': it never sees the key. Losing the archive password or the
@@ -86,11 +96,16 @@ async function registerCommand(options: RegisterOptions): Promise<number> {
         `this machine is registered with ${existing.url} as device ${existing.guid} already; --force forgets that`,
       );
     }
-    const signIn = await signInOf(options);
-    const replace = await deviceToReplace(signIn, options, output);
-    if (options.replace && replace === null) return 2;
-    const registration = await enroll({
-      ...signIn,
+    const at = await readWayIn(options);
+    const chosen =
+      options.replace === true
+        ? await chooseReplaced(at, output)
+        : { wayIn: at.wayIn, replace: options.replace || null };
+    if (chosen === null) return exitCodes.usage;
+    const { replace } = chosen;
+    const wanted = {
+      ...at,
+      home,
       deviceName: options.name,
       level: options.level,
       archivePassword: once(() => readArchivePassword(options, { isNew: false })),
@@ -99,8 +114,8 @@ async function registerCommand(options: RegisterOptions): Promise<number> {
         readCustomKey(options, { mayMake: options.level === 'custom' && !options.replace }, output),
       ),
       ...(replace ? { replace } : {}),
-    });
-    writeRegistration(home, registration);
+    };
+    const registration = await withCode(chosen.wayIn, output, (wayIn) => enroll({ ...wanted, wayIn }));
     output.say(
       `Registered with ${registration.url} as device ${registration.guid} (${registration.deviceName}) of ${registration.userName}.`,
     );
@@ -126,56 +141,43 @@ async function registerCommand(options: RegisterOptions): Promise<number> {
   }
 }
 
-async function signInOf(
-  options: RegisterOptions,
-): Promise<Pick<EnrollOptions, 'url' | 'certificateSha256' | 'registrationKey' | 'userName' | 'password'>> {
-  if (options.local) {
-    const found = findFirstStart(surroundings());
-    if (!found)
-      throw new UsageError(
-        'no first-start file of a server on this machine was found; is it running, under the same HOLDFAST_DATA?',
-      );
-    return found;
-  }
-  const missing = (['server', 'key', 'user'] as const).filter((name) => !options[name]);
-  if (missing.length > 0)
-    throw new UsageError(`${missing.map((name) => `--${name}`).join(', ')} missing; see register --help`);
-  const certificateSha256 = options.fingerprint === undefined ? null : parseFingerprint(options.fingerprint);
-  if (options.fingerprint !== undefined && certificateSha256 === null)
-    throw new UsageError('--fingerprint takes a SHA-256: 64 hex digits, with or without colons');
-  const password = await readPassword(`Password of ${options.user}`, options.passwordFile, '--password-file');
-  return { url: options.server!, certificateSha256, registrationKey: options.key!, userName: options.user!, password };
-}
-
-/** The GUID to take over; null when none is wanted or the person has to choose, who is then told from what. */
-async function deviceToReplace(
-  signIn: Awaited<ReturnType<typeof signInOf>>,
-  options: RegisterOptions,
+/**
+ * The device to take over, and what to register with: where a code was used up by looking, what was answered in its place.
+ * Null when the person has to choose, who is then told from what.
+ */
+async function chooseReplaced(
+  { url, certificateSha256, wayIn }: Pick<EnrollOptions, 'url' | 'certificateSha256' | 'wayIn'>,
   output: Output,
-): Promise<string | null> {
-  if (typeof options.replace === 'string') return options.replace;
-  if (!options.replace) return null;
-  const client = connect({ ...signIn, retry: { giveUpAfterMs: 30_000 } });
+): Promise<{ replace: string; wayIn: WayIn } | null> {
+  const client = connect({ url, certificateSha256, retry: { giveUpAfterMs: 30_000 } });
   try {
-    const { devices } = await client.devices({
-      registrationKey: signIn.registrationKey,
-      userName: signIn.userName,
-      password: signIn.password,
-    });
-    if (devices.length === 1) return devices[0]!.guid;
-    output.say(
-      devices.length === 0
-        ? `${signIn.userName} has no device to replace.`
-        : 'Which one? Give its GUID: register --replace GUID',
-    );
+    const [{ devices, registrationCode }, used] = await withCode(wayIn, output, async (given) => [
+      await client.devices(wayInFields(given)),
+      given,
+    ]);
+    const next = registrationCode === undefined ? used : { registrationCode };
+    if (devices.length === 1) return { replace: devices[0]!.guid, wayIn: next };
+    if (devices.length === 0) output.say('There is no device to replace. Register without --replace.');
     for (const device of devices) {
-      const last =
-        device.lastCommittedAt === null ? 'never backed up' : `last backed up ${momentInWords(device.lastCommittedAt)}`;
-      output.say(`  ${device.guid.padEnd(20)} ${device.deviceName} (${device.platform}, ${device.state}, ${last})`);
+      output.say(`  ${device.guid.padEnd(20)} ${deviceInWords(device)}`);
       output.emit('device', device);
     }
+    if (devices.length === 0) return null;
+    const chosen = hasTerminal() && !output.json ? await askLine('Which one? Its GUID, or nothing to leave it') : '';
+    if (devices.some(({ guid }) => guid === chosen)) return { replace: chosen, wayIn: next };
+    if (chosen !== '') throw new UsageError(`${chosen} is none of them`);
+    const code = registrationCode === undefined ? '' : ` --registration-code ${registrationCode}`;
+    const instead =
+      code && '\nThat code is good for ten minutes, in the place of --key, --user, the password and --code.';
+    output.say(`Which one? Give its GUID: register --server ... --replace GUID${code}${instead}`);
+    output.emit('choose', { ...(registrationCode !== undefined && { registrationCode }) });
     return null;
   } finally {
     await client.close();
   }
+}
+
+function deviceInWords({ deviceName, platform, state, lastCommittedAt }: DevicesAnswer['devices'][number]): string {
+  const last = lastCommittedAt === null ? 'never backed up' : `last backed up ${momentInWords(lastCommittedAt)}`;
+  return `${deviceName} (${platform}, ${state}, ${last})`;
 }

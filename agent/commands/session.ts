@@ -3,10 +3,10 @@
  * The first Ctrl-C lets requests under way finish; the second breaks them.
  */
 import { Problem } from '../../protocol/problems.ts';
-import { type Client, connect } from '../client/client.ts';
+import { type Client, type ConnectOptions, connect } from '../client/client.ts';
 import { Cache } from '../state/cache.ts';
 import { defaultAgentHome, homeFile, surroundings } from '../state/home.ts';
-import { type Registration, readRegistration, writeRegistration } from '../state/registration.ts';
+import { type Registration, readRegistration } from '../state/registration.ts';
 import { enroll } from './enroll.ts';
 import { findFirstStart, setUpAnewAdvice } from './first-start.ts';
 import { exitCodes, type Output, UsageError } from './output.ts';
@@ -40,8 +40,8 @@ export async function registrationOf(home: string, output: Output): Promise<Regi
   output.note(
     `Not registered yet. Found the server of this machine (${found.file}): registering with ${found.url} as ${found.userName}.`,
   );
-  const made = await enroll(found);
-  writeRegistration(home, made);
+  const { url, certificateSha256, ...signIn } = found;
+  const made = await enroll({ url, certificateSha256, home, wayIn: signIn });
   output.note(`Registered as device ${made.guid} (${made.deviceName}). Token and key are in ${home}.`);
   output.emit('registered', { guid: made.guid, deviceName: made.deviceName, url: made.url, home });
   return made;
@@ -58,7 +58,7 @@ export function cacheOf(home: string, registration: Registration, options: { rea
 export function clientOf(
   registration: Registration,
   output: Output,
-  options: { limitUploadBytesPerSecond?: number; connections?: number } = {},
+  options: Pick<ConnectOptions, 'limitUploadBytesPerSecond' | 'connections' | 'retry'> = {},
 ): Client {
   let saidAt = Number.NEGATIVE_INFINITY;
   return connect({

@@ -6,17 +6,22 @@ import { existsSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { FileKind } from '../../protocol/messages.ts';
+import type { FileKind, PlanMessage } from '../../protocol/messages.ts';
 import { isUnchanged } from '../backup/compare.ts';
 import { excludedBy } from '../files/excludes.ts';
 import { isAtOrBelow } from '../files/path-rules.ts';
 import { statFields } from '../files/read.ts';
+import { resolveArchivePath } from '../files/roots.ts';
+import { deepest, leftOutBy } from '../plans/combine-excludes.ts';
+import { readKeptPlans } from '../plans/kept-plans.ts';
+import { findHere, readPlan } from '../plans/read-plan.ts';
 import type { Cache, SkippedRow } from '../state/cache.ts';
 import { homeFile } from '../state/home.ts';
 import { readRegistration } from '../state/registration.ts';
 import { archivePathOf } from './archive.ts';
 import { archivePathOrNull, excludesFor } from './backup-run.ts';
 import { createOutput, exitCodes, type Output, UsageError } from './output.ts';
+import { plansInALine } from './plans/show-plans.ts';
 import { type CommonOptions, cacheOf, homeOf } from './session.ts';
 import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
 
@@ -55,7 +60,8 @@ async function statusCommand(file: string | undefined, options: StatusOptions): 
   }
   const cache = cacheOf(home, registration, { readOnly: true });
   try {
-    if (file !== undefined) return await fileStatus(output, cache, home, file);
+    const kept = readKeptPlans(home, registration);
+    if (file !== undefined) return await fileStatus(output, cache, { home, file, plans: kept?.plans ?? [] });
     if (options.skipped) return listSkipped(output, cache, options.excluded ?? false);
     const runs = cache.runs(5);
     output.say(
@@ -66,6 +72,8 @@ async function statusCommand(file: string | undefined, options: StatusOptions): 
     output.say(
       completed ? `Last completed backup: ${momentInWords(completed.endedAtMs!)}` : 'No backup has completed yet.',
     );
+    const plans = plansInALine(kept, Date.now());
+    if (plans) output.say(plans);
     for (const run of runs) {
       const took = run.endedAtMs === null ? 'not ended' : durationInWords(run.endedAtMs - run.startedAtMs);
       const sent =
@@ -82,6 +90,7 @@ async function statusCommand(file: string | undefined, options: StatusOptions): 
       guid: registration.guid,
       deviceName: registration.deviceName,
       lastCompletedAt: completed?.endedAtMs ?? null,
+      plans: kept?.plans.map(({ name }) => name) ?? [],
       runs,
     });
     return exitCodes.ok;
@@ -90,13 +99,17 @@ async function statusCommand(file: string | undefined, options: StatusOptions): 
   }
 }
 
-async function fileStatus(output: Output, cache: Cache, home: string, file: string): Promise<number> {
+async function fileStatus(
+  output: Output,
+  cache: Cache,
+  { home, file, plans }: { home: string; file: string; plans: readonly PlanMessage[] },
+): Promise<number> {
   const path = await archivePathOf(file);
   const cached = cache.lookup(path);
   const skipped = skippedAtOrAbove(cache, path);
   const now = await lstat(file, { bigint: true }).catch(() => null);
   const kind: FileKind = now?.isDirectory() ? 'directory' : now?.isSymbolicLink() ? 'symlink' : 'file';
-  const excluded = cached ? null : exclusionOf(cache, home, { path, kind });
+  const excluded = cached ? null : await exclusionOf(cache, home, { path, kind, plans });
 
   const storedAt = cached && cached.seq > 0 ? cached.storedAtMs : null;
   const stored = cached
@@ -133,20 +146,30 @@ async function fileStatus(output: Output, cache: Cache, home: string, file: stri
 }
 
 /**
- * What the default rules say of a path that no run told of. They do not apply to a root that was asked for, so a path
- * is looked at from the root of the last run that it lies in, where there is one.
+ * What the rules say of a path that no run told of: those of the plans that cover it, else the default ones. They do not apply
+ * to a root that was asked for, so a path is looked at from the root of the last run that it lies in, where there is one.
  */
-function exclusionOf(
+async function exclusionOf(
   cache: Cache,
   home: string,
-  file: { path: Buffer; kind: FileKind },
-): { path: Buffer; rule: string } | null {
-  const excludes = excludesFor({ exclude: [], excludeDefaults: true, excludeCaches: false }, home);
+  { plans, ...file }: { path: Buffer; kind: FileKind; plans: readonly PlanMessage[] },
+): Promise<{ path: Buffer; rule: string } | null> {
+  const defaults = { exclude: [], excludeDefaults: true, excludeCaches: false };
+  const here = findHere();
+  const readable = plans.map((plan) => readPlan(plan, here)).filter(({ faults }) => faults.length === 0);
+  const covering = await Promise.all(
+    readable.map(async ({ plan, folders }) => {
+      const roots = await Promise.all(folders.map((folder) => resolveArchivePath(folder).catch(() => null)));
+      const excludes = excludesFor({ ...defaults, exclude: plan.exclude }, home);
+      return { roots: roots.filter((root) => root !== null), excludes };
+    }),
+  );
+  if (covering.some(({ roots }) => deepest(roots, file.path) !== null)) return leftOutBy(covering, file);
   const roots = (cache.runs(1)[0]?.roots ?? [])
     .map((root) => archivePathOrNull(resolve(root)))
     .filter((root) => root !== null);
   const root = roots.find((candidate) => isAtOrBelow(file.path, candidate)) ?? Buffer.from('/');
-  return excludedBy(excludes, { root, ...file });
+  return excludedBy(excludesFor(defaults, home), { root, ...file });
 }
 
 /** A folder that was left out whole left this out too. */

@@ -1,5 +1,5 @@
 /**
- * `watch PATH...`: continuous backup. A full pass at an interval finds everything; where the system tells of changes
+ * `watch PATH...`: continuous backup; without a PATH it follows the plans (plans/watch-plans.ts). A full pass at an interval finds everything; where the system tells of changes
  * (macOS and Windows for whole trees, Linux for the folders within its bound), a pass follows them sooner.
  * Passes are spaced by their own length, so that a large tree is not walked all day for a file that changes all day.
  */
@@ -14,6 +14,7 @@ import { runBackup } from './backup-run.ts';
 import { KeysRaised } from './keys/kept-keys.ts';
 import { createOutput, exitCodes, type Output } from './output.ts';
 import { parseDuration } from './parse.ts';
+import { followPlans } from './plans/follow.ts';
 import { cacheOf, clientOf, explained, homeOf, registrationOf, withInterrupt } from './session.ts';
 import { durationInWords } from './words.ts';
 
@@ -32,16 +33,16 @@ interface WatchOptions extends BackupCommandOptions {
 export function addWatch(program: Command): void {
   withBackupOptions(program.command('watch'))
     .description('Back up continuously until stopped.')
-    .argument('<path...>', 'files and folders')
+    .argument('[path...]', 'files and folders; none: follow the plans of this device')
     .option(
       '--interval <time>',
-      "time between full passes, such as '15m'",
+      "with PATHs: time between full passes, such as '15m'",
       checked(parseDuration, "is not a time such as '15m'"),
       15 * 60_000,
     )
     .addHelpText(
       'after',
-      '\nExample:\n  npm run agent -- watch ~/Documents --interval 15m --limit-upload 1MiB/s --cpu 50%',
+      '\nExamples:\n  npm run agent -- watch\n  npm run agent -- watch ~/Documents --interval 15m --limit-upload 1MiB/s --cpu 50%',
     )
     .action(async (paths: string[], options: WatchOptions) => {
       process.exitCode = await watchCommand(paths, options);
@@ -58,9 +59,12 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
     const cache = cacheOf(home, registration);
     const client = clientOf(registration, output, { limitUploadBytesPerSecond: options.limitUpload });
     const intervalMs = Math.max(intervalMsMin, options.interval);
+    const world = { client, cache, registration, home, output };
+    const rules = { ...options, cpuShare: options.cpu };
     if (process.platform !== 'linux') for (const path of paths) listener.listen(path, { recursive: true });
     try {
       await withInterrupt(output, async (signal) => {
+        if (paths.length === 0) return followPlans(world, rules, signal);
         while (!signal.aborted) {
           const startedAt = performance.now();
           listener.begin();
@@ -82,12 +86,7 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
       try {
         const onFolder =
           process.platform === 'linux' ? (path: LocalPath) => listener.listen(path, { recursive: false }) : undefined;
-        await runBackup(
-          { client, cache, registration, home, output },
-          paths,
-          { ...options, cpuShare: options.cpu },
-          { signal, onFolder },
-        );
+        await runBackup(world, paths, rules, { signal, onFolder });
       } catch (error) {
         // The next pass tries again: a server that is away must not end a service.
         const told = explained(error, registration) as Error;

@@ -2,16 +2,10 @@ import { mkdtemp, rm, stat, utimes } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { decodeAttributes, encodeAttributes, linkTargetBytesMax } from '../../protocol/attributes.ts';
 import { encodeMessage } from '../../protocol/wire.ts';
 import { parseAccounts } from './accounts.ts';
-import {
-  decodeAttributes,
-  encodeAttributes,
-  inodeKey,
-  linkTargetBytesMax,
-  splitNanoseconds,
-  utimesValue,
-} from './attributes.ts';
+import { inodeKey, splitNanoseconds, utimesValue } from './attributes.ts';
 
 const plain = { mode: 0o644, uid: 1000, gid: 1000, mtimeNs: 123_456 };
 

@@ -51,6 +51,7 @@ describe("the user's rules", () => {
     ['linux', ['a\\*b'], '/a*b', 'file', true],
     ['linux', ['a\\*b'], '/axb', 'file', false],
     ['linux', ['(1).txt'], '/(1).txt', 'file', true],
+    ['linux', ['"a".*'], '/"a".txt', 'file', true],
     ['linux', ['/Files (x86)/+*/@(a)'], '/Files (x86)/+1/@(a)', 'file', true],
     ['linux', ['*(a|b)'], '/xa', 'file', false],
     ['linux', ['[!a].txt'], '/b.txt', 'file', true],
@@ -95,6 +96,19 @@ describe("the user's rules", () => {
     expect(() => createExcludes({ platform: 'linux', home: null, patterns: [pattern], defaults: false })).toThrow(
       'exclude rule',
     );
+  });
+});
+
+describe('a rule', () => {
+  const read = (pattern: string) =>
+    createExcludes({ platform: 'linux', home: null, patterns: [pattern], defaults: false });
+
+  test.each(['[abc', 'a]b', '{a,b', '[z-a].txt', 'x/{a,b'])('that cannot be understood is refused: %s', (pattern) => {
+    expect(() => read(pattern)).toThrow(`the exclude rule ${pattern} cannot be understood`);
+  });
+
+  test.each(['\\[abc', 'a\\]b*', '[z\\-a].txt', '[!a]'])('that is quoted or closed is taken: %s', (pattern) => {
+    expect(() => read(pattern)).not.toThrow();
   });
 });
 

@@ -10,6 +10,7 @@
  * As with git, what lies in a folder left out cannot be brought back by a later rule: the folder is never opened.
  */
 import picomatch from 'picomatch';
+import { wildcardFault } from '../../protocol/exclude-patterns.ts';
 import type { FileKind } from '../../protocol/messages.ts';
 import { joinPath, splitPath } from '../../protocol/paths.ts';
 import { defaultExcludes } from './default-excludes.ts';
@@ -113,6 +114,8 @@ function parseRule(line: string, options: ExcludeOptions, anyCase: boolean): Omi
   if (pattern === '' || pattern.startsWith('#')) return null;
   if (pattern.length > patternLengthMax)
     throw new Error(`the exclude rule ${pattern.slice(0, 64)}... is longer than ${patternLengthMax} characters`);
+  const fault = wildcardFault(pattern, options.platform === 'win32' ? 'separates' : 'quotes');
+  if (fault !== null) throw new Error(`the exclude rule ${line} ${fault}`);
   const keep = pattern.startsWith('!');
   if (keep) pattern = pattern.slice(1);
   if (options.platform === 'win32') pattern = windowsPattern(pattern);
@@ -130,9 +133,27 @@ function parseRule(line: string, options: ExcludeOptions, anyCase: boolean): Omi
   const literal = literalOf(pattern);
   if (literal !== null) return { keep, foldersOnly, onName, literal, test: (text) => text === literal };
   const glob = quoteRest(anyCase ? pattern.toLowerCase() : pattern);
-  const expression = picomatch.makeRe(glob, { dot: true, nocase: anyCase, nonegate: true, strictSlashes: true });
-  if (!expression) throw new Error(`the exclude rule ${line} cannot be understood`);
+  const expression = expressionOf(glob, { line, anyCase });
   return { keep, foldersOnly, onName, literal: null, test: (text) => expression.test(text) };
+}
+
+/** Without `strictBrackets` and `debug`, picomatch makes of '{a,b' and '[z-a]' a test that nothing ever passes, and says nothing. */
+function expressionOf(glob: string, { line, anyCase }: { line: string; anyCase: boolean }): RegExp {
+  const options = {
+    dot: true,
+    nocase: anyCase,
+    nonegate: true,
+    strictSlashes: true,
+    strictBrackets: true,
+    debug: true,
+  };
+  try {
+    const expression = picomatch.makeRe(glob, options);
+    if (expression) return expression;
+  } catch (cause) {
+    throw new Error(`the exclude rule ${line} cannot be understood: ${(cause as Error).message}`, { cause });
+  }
+  throw new Error(`the exclude rule ${line} cannot be understood`);
 }
 
 /** 'C:\Temp\*' and '\\server\share\x' as archive paths; on Windows the backslash separates and cannot quote. */
@@ -150,7 +171,7 @@ function literalOf(pattern: string): string | null {
 
 /** Only what .gitignore knows, and braces, is special: 'Program Files (x86)' is not a group. */
 function quoteRest(pattern: string): string {
-  return pattern.replace(/\\.|\[!|[()|+@!$^]/g, (found) =>
+  return pattern.replace(/\\.|\[!|[()|+@!$^"]/g, (found) =>
     found === '[!' ? '[^' : found.length > 1 ? found : `\\${found}`,
   );
 }

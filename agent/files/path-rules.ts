@@ -189,6 +189,12 @@ export function markedName(name: LocalPath, mark: string, platform: Platform): L
   return Buffer.concat([tooLong ? cutUtf8(stem.subarray(0, room)) : stem, Buffer.from(mark), name.subarray(cut)]);
 }
 
+/** Paths that are of the same file are equal by it, whatever the case of their letters where the platform asks for none. */
+function sameFile(path: Buffer, platform: Platform): Buffer {
+  // macOS knows no difference between the ways to write an accent either, and Windows is asked too much rather than too little.
+  return platform === 'linux' ? path : Buffer.from(path.toString('utf8').normalize('NFC').toUpperCase().toLowerCase());
+}
+
 /** Whether an archive path is another one or lies below it. */
 export function isAtOrBelow(path: Buffer, root: Buffer): boolean {
   if (root.byteLength === 1) return true;
@@ -197,4 +203,21 @@ export function isAtOrBelow(path: Buffer, root: Buffer): boolean {
     path.subarray(0, root.byteLength).equals(root) &&
     (path.byteLength === root.byteLength || path[root.byteLength] === 0x2f)
   );
+}
+
+/** Whether a path is at or below one of those of `folders` that lie below the root. */
+export function untouchedBelow(
+  root: Buffer,
+  folders: readonly Buffer[],
+  platform: Platform,
+): (path: Buffer) => boolean {
+  const top = sameFile(root, platform);
+  const below = folders
+    .map((path) => sameFile(path, platform))
+    .filter((path) => isAtOrBelow(path, top) && !path.equals(top));
+  if (below.length === 0) return () => false;
+  return (path) => {
+    const at = sameFile(path, platform);
+    return below.some((folder) => isAtOrBelow(at, folder));
+  };
 }

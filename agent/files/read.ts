@@ -4,7 +4,8 @@
  * in its place is never followed or waited for. Holes read as zeros: Node cannot ask where they are.
  */
 import { type BigIntStats, constants } from 'node:fs';
-import { decodeAttributes, encodeAttributes, inodeKey, splitNanoseconds } from './attributes.ts';
+import { decodeAttributes, encodeAttributes } from '../../protocol/attributes.ts';
+import { inodeKey, splitNanoseconds } from './attributes.ts';
 import { type Handle, lstat, open } from './calls.ts';
 import { withReachable } from './reach.ts';
 import { FileReadError, type FileState, type LocalPath, type OpenFile } from './types.ts';

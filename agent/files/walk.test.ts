@@ -14,7 +14,8 @@ import {
 import { mkdir, open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { decodeAttributes } from './attributes.ts';
+import { decodeAttributes } from '../../protocol/attributes.ts';
+
 import { createExcludes } from './excludes.ts';
 import { underHandle } from './reach.ts';
 import { openFile } from './read.ts';

@@ -6,10 +6,11 @@
  */
 import { type BigIntStats, closeSync, type Dir, fstatSync, opendirSync, openSync } from 'node:fs';
 import { open as openPath, readlink } from 'node:fs/promises';
+import { encodeAttributes, linkTargetBytesMax } from '../../protocol/attributes.ts';
 import type { SkipReason } from '../../protocol/messages.ts';
 import { pathFault } from '../../protocol/paths.ts';
 import { type Accounts, readAccounts } from './accounts.ts';
-import { encodeAttributes, inodeKey, linkTargetBytesMax, splitNanoseconds } from './attributes.ts';
+import { inodeKey, splitNanoseconds } from './attributes.ts';
 import { lstat } from './calls.ts';
 import { joinLocal, platformRules } from './path-rules.ts';
 import { folderFlags, hasFolderNumbers, underHandle, withReachable } from './reach.ts';

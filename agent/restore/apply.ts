@@ -3,8 +3,9 @@
  * says who owned a file on another machine, which is no permission on this one.
  */
 import { chmod, lchown, lutimes, utimes } from 'node:fs/promises';
+import type { Attributes } from '../../protocol/attributes.ts';
 import type { Accounts } from '../files/accounts.ts';
-import { type Attributes, utimesValue } from '../files/attributes.ts';
+import { utimesValue } from '../files/attributes.ts';
 import type { Handle } from '../files/calls.ts';
 import type { LocalPath } from '../files/types.ts';
 import type { Folder } from './folders.ts';

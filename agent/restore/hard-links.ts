@@ -3,9 +3,10 @@
  * each was restored; a second name with the same content is linked to it instead of being fetched.
  */
 import { link, lstat, unlink } from 'node:fs/promises';
+import type { Attributes } from '../../protocol/attributes.ts';
 import { sha256 } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import type { Attributes } from '../files/attributes.ts';
+
 import type { LocalPath } from '../files/types.ts';
 import { type Folder, findFolder } from './folders.ts';
 

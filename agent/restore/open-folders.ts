@@ -3,8 +3,9 @@
  * folder gets its own mode and time once nothing in it is under way any more, since every file put in changes it.
  */
 import { chmod, utimes } from 'node:fs/promises';
+import type { Attributes } from '../../protocol/attributes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { type Attributes, splitNanoseconds, utimesValue } from '../files/attributes.ts';
+import { splitNanoseconds, utimesValue } from '../files/attributes.ts';
 import { isDriveName, restoredName } from '../files/path-rules.ts';
 import type { LocalPath } from '../files/types.ts';
 import { applyToFolder } from './apply.ts';

@@ -4,10 +4,11 @@
  */
 import { type BigIntStats, constants } from 'node:fs';
 import { rename } from 'node:fs/promises';
+import type { Attributes } from '../../protocol/attributes.ts';
 import { hashCount, sha256 } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { chunkSizesFor } from '../../protocol/sealing/index.ts';
-import { type Attributes, splitNanoseconds } from '../files/attributes.ts';
+import { splitNanoseconds } from '../files/attributes.ts';
 import { type Handle, open } from '../files/calls.ts';
 import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';

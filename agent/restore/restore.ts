@@ -3,13 +3,13 @@
  * anything of it is written, every block against its name and our key; a file that fails is left out and named.
  * Nothing is written outside the folder, and nothing in it is replaced unless asked for. Repeated, it goes on.
  */
-
 import { readlink, symlink, unlink } from 'node:fs/promises';
+import { type Attributes, decodeAttributes } from '../../protocol/attributes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
 import { open, verifyVersionOf } from '../../protocol/sealing/index.ts';
 import { readAccounts } from '../files/accounts.ts';
-import { type Attributes, decodeAttributes } from '../files/attributes.ts';
+
 import { JobPool } from '../files/job-pool.ts';
 import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';

@@ -2,6 +2,7 @@
  * For tests: an archive in memory, sealed with real keys, that answers a restore as a server would: versions in order,
  * blocks in whatever order. Hostile manifests are made by committing what no agent would, with right MACs.
  */
+import { type Attributes, encodeAttributes } from '../../protocol/attributes.ts';
 import type { BlockFrame } from '../../protocol/block-frames.ts';
 import { hashAt, hashCount, hashKey, joinHashes, sha256 } from '../../protocol/hashes.ts';
 import { ListCutter, type ListSizes } from '../../protocol/lists.ts';
@@ -15,7 +16,7 @@ import {
   sealAsync,
   versionMac,
 } from '../../protocol/sealing/index.ts';
-import { type Attributes, encodeAttributes } from '../files/attributes.ts';
+
 import { createExcludes } from '../files/excludes.ts';
 import { openFile } from '../files/read.ts';
 import { seededNumbers } from '../files/test-tree.ts';

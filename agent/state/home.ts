@@ -75,6 +75,9 @@ export function readTextFile(path: string): string | null {
   }
 }
 
-export function homeFile(home: string, name: 'registration.json' | 'cache.db' | 'lock.db'): string {
+export function homeFile(
+  home: string,
+  name: 'registration.json' | 'registering.json' | 'plans.json' | 'cache.db' | 'lock.db',
+): string {
   return join(home, name);
 }

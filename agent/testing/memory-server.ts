@@ -13,6 +13,7 @@ import {
   FetchRequest,
   type KeptKey,
   ListFetchRequest,
+  type PlanMessage,
   RunFinishRequest,
   RunProgressRequest,
   RunStartRequest,
@@ -42,6 +43,8 @@ export interface MemoryServer {
   versions: StoredVersion[];
   nextSeq: number;
   purgeEpoch: number;
+  /** What the device is told to back up. */
+  plans: PlanMessage[];
   /** What `self` says of the vault's keys. */
   vaultKeys: KeptKey[];
   runs: { finish: RunFinishRequest | null; skipped: RunFinishRequest['skipped'] }[];
@@ -77,6 +80,7 @@ export async function startMemoryServer(): Promise<MemoryServer> {
     purgeEpoch: 0,
     runs: [],
     requests: [],
+    plans: [],
     vaultKeys: [{ level: 'standard', generation: 1 }],
     commits: new Map(),
     faults: () => null,
@@ -197,6 +201,8 @@ async function answerTo(
       const self = { guid: '5', deviceName: 'd', userName: 'u', vault: 1, archive: 1, archives: [] };
       return [encodeMessage({ ...self, serverTime: Date.now(), vaultKeys: server.vaultKeys })];
     }
+    case 'GET /v1/self/plans':
+      return [encodeMessage({ plans: server.plans })];
     case 'POST /v1/archive/runs': {
       const { lastCommit } = decodeMessage(RunStartRequest, await body());
       if (lastCommit && server.commits.get(lastCommit.commitId.toString('hex'))?.firstSeq !== lastCommit.seq)

@@ -1,5 +1,6 @@
 /** `damage`: which files cannot be restored as of which moments. */
 import { parseArgs } from 'node:util';
+import { isShown } from '../../storage/archive/reading/shown-archive.ts';
 import { vaultsWithDamage } from '../../storage/catalog/checking/damage.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { listDevicesOfVault } from '../directory/devices/devices.ts';
@@ -54,7 +55,10 @@ async function named({ database }: Storage, guid: string): Promise<Device> {
 
 async function damagedDevices({ database }: Storage): Promise<Device[]> {
   const devices: Device[] = [];
-  for (const vault of await vaultsWithDamage(database)) devices.push(...(await listDevicesOfVault(database, vault)));
+  // Nothing is told of an archive that has expired; one that is asked for by name says so.
+  for (const vault of await vaultsWithDamage(database))
+    for (const device of await listDevicesOfVault(database, vault))
+      if (await isShown(database, device)) devices.push(device);
   return devices;
 }
 

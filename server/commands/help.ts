@@ -17,7 +17,7 @@ export const commandTable = {
   damage: 'which files cannot be restored as of which moments (damage --help)',
   audit: 'whether the audit log is what was written (audit --help)',
   operators: 'those who run the server: list, add, block, another password (operators --help)',
-  keys: 'the keys that seal vault keys: list, rotate, seal anew (keys --help)',
+  keys: 'the keys that seal vault keys and other secrets: list, rotate, seal anew (keys --help)',
   seed: 'fill an empty catalog with made-up backups, to measure with (seed --help)',
   health: 'ask the server on this machine whether it lives (for containers)',
   config: 'print every setting, what it means and its default',

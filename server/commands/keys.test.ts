@@ -93,10 +93,21 @@ const json = ([said]: [string, number]) =>
     .split('\n')
     .map((line) => JSON.parse(line));
 
+/** A line of `list --json`, where nothing is sealed but vault keys. */
+const count = (name: string | undefined, use: string, vaultKeys: number) => ({
+  name,
+  use,
+  records: vaultKeys,
+  of: { vaultKeys, secondFactors: 0, operatorSecondFactors: 0, providerSecrets: 0 },
+});
+
 test('a key is taken out of use: rotate, reseal, list, and its line goes', async () => {
   const { vault, vaultKey, user, tenant } = await addDevice();
   const [before] = await running.keys();
-  expect(await run('list')).toEqual([`KEY                    USE    VAULT KEYS\n${before}  seals           1\n`, 0]);
+  expect(await run('list')).toEqual([
+    `KEY                    USE    VAULT KEYS  SECOND FACTORS  OF OPERATORS  PROVIDER SECRETS\n${before}  seals           1               0             0                 0\n`,
+    0,
+  ]);
 
   const [said, code] = await run('rotate');
   const [fresh] = await running.keys();
@@ -104,17 +115,14 @@ test('a key is taken out of use: rotate, reseal, list, and its line goes', async
   expect(await ask("SELECT tenant_id AS tenant, action, details FROM acts WHERE action = 'key.rotate'")).toEqual([
     { tenant: 0, action: 'key.rotate', details: { key: fresh, file: keyFile } },
   ]);
-  expect(json(await run('list', '--json'))).toEqual([
-    { name: fresh, use: 'seals', records: 0 },
-    { name: before, use: 'opens', records: 1 },
-  ]);
+  expect(json(await run('list', '--json'))).toEqual([count(fresh, 'seals', 0), count(before, 'opens', 1)]);
 
-  expect(await run('reseal')).toEqual(['1 vault key sealed anew, of 1.\n', 0]);
+  expect(await run('reseal')).toEqual(['1 record sealed anew, of 1.\n', 0]);
   expect(json(await run('reseal', '--json'))).toEqual([{ done: { looked: 1, resealed: 0, failed: {} } }]);
   const lines = readFileSync(keyFile, 'utf8').split('\n');
   const oldLine = lines.findLastIndex((line) => /^[^#]/.test(line));
   writeFileSync(keyFile, lines.toSpliced(oldLine, 1).join('\n'));
-  expect(json(await run('list', '--json'))).toEqual([{ name: fresh, use: 'seals', records: 1 }]);
+  expect(json(await run('list', '--json'))).toEqual([count(fresh, 'seals', 1)]);
   const by = { tenant, party: { kind: 'server', id: null, name: 'test' }, address: null } as const;
   const opened = await unsealVaultKey({ database, keys: running }, by, {
     user,
@@ -132,12 +140,14 @@ test('a key that is missing is told by list and by reseal, with exit code 1', as
   writeFileSync(keyFile, other.toString('base64'));
   const [listed, code] = await run('list');
   expect(code).toBe(1);
-  expect(listed).toContain(`${lost}  missing           1\n1 vault key cannot be opened: put the missing keys back.`);
+  expect(listed).toContain(
+    `${lost}  missing           1               0             0                 0\n1 record cannot be opened: put the missing keys back.`,
+  );
   expect(await run('reseal')).toEqual([
-    `0 vault keys sealed anew, of 1.\n1 vault key of ${lost} left as they were: the server key ${lost} that sealed this record is not in the key file\n`,
+    `0 records sealed anew, of 1.\n1 record of ${lost} left as they were: the server key ${lost} that sealed this record is not in the key file\n`,
     1,
   ]);
-  expect(json(await run('list', '--json'))[0]).toEqual({ name: nameOfServerKey(other), use: 'seals', records: 0 });
+  expect(json(await run('list', '--json'))[0]).toEqual(count(nameOfServerKey(other), 'seals', 0));
 });
 
 test('to AWS KMS, where there is nothing to rotate', async () => {
@@ -155,10 +165,10 @@ test('to AWS KMS, where there is nothing to rotate', async () => {
   const before = readFileSync(keyFile);
   expect(await run('rotate')).toEqual([expect.stringMatching(/^AWS KMS seals: /), 1]);
   expect(readFileSync(keyFile)).toEqual(before);
-  expect(await run('reseal')).toEqual(['1 vault key sealed anew, of 1.\n', 0]);
+  expect(await run('reseal')).toEqual(['1 record sealed anew, of 1.\n', 0]);
   expect(json(await run('list', '--json'))).toEqual([
-    { name: arn, use: 'seals', records: 1 },
-    { name: (await running.keys())[0], use: 'opens', records: 0 },
+    count(arn, 'seals', 1),
+    count((await running.keys())[0], 'opens', 0),
   ]);
 });
 
@@ -192,5 +202,5 @@ test('the program has it', async () => {
     HOLDFAST_KEY_FILE: keyFile,
   };
   const { stdout } = await promisify(execFile)(process.execPath, [main, 'keys', 'list', '--json'], { env });
-  expect(JSON.parse(stdout)).toEqual({ name: (await running.keys())[0], use: 'seals', records: 0 });
+  expect(JSON.parse(stdout)).toEqual(count((await running.keys())[0], 'seals', 0));
 });

@@ -1,4 +1,4 @@
-/** `keys`: which server keys have sealed how many vault keys, a new server key, and everything sealed with it. */
+/** `keys`: which server keys have sealed how many records, a new server key, and everything sealed with it. */
 import { hostname, userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { Database } from '../../storage/catalog/database.ts';
@@ -9,19 +9,21 @@ import { newServerKey, putFirstKey } from '../directory/keys/key-file.ts';
 import type { KeyService } from '../directory/keys/key-service.ts';
 import { nameOfServerKey } from '../directory/keys/local-keys.ts';
 import { openKeyService } from '../directory/keys/open-key-service.ts';
-import { countSealedKeys, type KeyCount, type ResealProgress, resealVaultKeys } from '../directory/keys/reseal.ts';
+import { countSealedRecords, type KeyCount, type ResealProgress, resealRecords } from '../directory/keys/reseal.ts';
+import { sealedKinds } from '../directory/keys/sealed/kinds.ts';
 import { withCatalog } from './open-catalog.ts';
 import { type OperatorCommand, type Say, UsageError } from './operator-command.ts';
 import { counted, table } from './text.ts';
 import { abortOnInterrupt } from './with-storage.ts';
 
-const usage = `The keys that seal vault keys of level "standard": in the key file, or in AWS KMS.
+const usage = `The keys that seal vault keys of level "standard", second factors of users and of operators, and the
+secrets of identity providers: in the key file, or in AWS KMS.
 
 usage: node server/main.ts keys list [--json]
        node server/main.ts keys rotate [--json]
        node server/main.ts keys reseal [--json]
 
-  list      every key, whether it seals or only opens, and how many vault keys it has sealed
+  list      every key, whether it seals or only opens, and how many records it has sealed
   rotate    put a new key first in the key file: it seals from now on, and every key there still opens
   reseal    seal anew what another key has sealed than the one that seals now. Beside running servers; interrupted, it
             goes on where it was when it is run again
@@ -37,7 +39,7 @@ Kubernetes), first add the new key as the last line of every one, and when all h
 Exit codes: 0 done, 1 a key is missing or a record cannot be opened, 2 wrong usage.`;
 
 /** A line about how far it is for so many records. */
-const progressEveryKeys = 1_000;
+const progressEveryRecords = 1_000;
 
 interface Asked {
   database: Database;
@@ -68,18 +70,22 @@ const open = (config: Config): KeyService => openKeyService(config, { createFile
 const party = (): ActingParty => ({ kind: 'server', id: null, name: `${userInfo().username} on ${hostname()}` });
 
 async function list({ database, config, json }: Asked, say: Say): Promise<number> {
-  const counts = await countSealedKeys({ database, keys: open(config) });
+  const counts = await countSealedRecords({ database, keys: open(config) });
   if (json) for (const count of counts) say(JSON.stringify(count));
   else for (const line of inWords(counts)) say(line);
   return counts.some(({ use }) => use === 'missing') ? 1 : 0;
 }
 
 function inWords(counts: readonly KeyCount[]): string[] {
-  const rows = counts.map(({ name, use, records }) => [name ?? '(damaged records)', use, String(records)]);
+  const rows = counts.map(({ name, use, of }) => [
+    name ?? '(damaged records)',
+    use,
+    ...sealedKinds.map((kind) => String(of[kind.name])),
+  ]);
   const missing = counts.filter(({ use }) => use === 'missing').reduce((sum, { records }) => sum + records, 0);
   return [
-    ...table(['KEY', 'USE', '>VAULT KEYS'], rows),
-    ...(missing === 0 ? [] : [`${counted(missing, 'vault key')} cannot be opened: put the missing keys back.`]),
+    ...table(['KEY', 'USE', ...sealedKinds.map(({ label }) => `>${label.toUpperCase()}`)], rows),
+    ...(missing === 0 ? [] : [`${counted(missing, 'record')} cannot be opened: put the missing keys back.`]),
   ];
 }
 
@@ -110,17 +116,17 @@ async function reseal({ database, config, json }: Asked, say: Say): Promise<numb
   let told = 0;
   const onProgress = (progress: ResealProgress): void => {
     const { looked, resealed } = progress;
-    if (looked - told < progressEveryKeys) return;
+    if (looked - told < progressEveryRecords) return;
     told = looked;
     say(json ? inJson('progress', progress) : `${looked} looked at, ${resealed} sealed anew`);
   };
   const parts = { database, keys: open(config) };
-  const done = await resealVaultKeys(parts, { party: party() }, { signal: abortOnInterrupt(), onProgress });
+  const done = await resealRecords(parts, { party: party() }, { signal: abortOnInterrupt(), onProgress });
   if (json) say(inJson('done', done));
   else {
-    say(`${counted(done.resealed, 'vault key')} sealed anew, of ${done.looked}.`);
+    say(`${counted(done.resealed, 'record')} sealed anew, of ${done.looked}.`);
     for (const [name, { records, why }] of done.failed)
-      say(`${counted(records, 'vault key')} of ${name} left as they were: ${why}`);
+      say(`${counted(records, 'record')} of ${name} left as they were: ${why}`);
   }
   return done.failed.size === 0 ? 0 : 1;
 }

@@ -122,6 +122,36 @@ describe('retention', () => {
     expect(said).toContain('deleted files: kept for ever');
   });
 
+  test('show and plan tell of backup plans with a policy of their own, and of one that cannot be read', async () => {
+    const sql = (text: string, values: unknown[] = []) => storage.rows(text, values);
+    const policy = {
+      ...defaultRetention,
+      windows: defaultRetention.windows.map((each) => ({ ...each, everyMinutes: 0 })),
+    };
+    const content = { include: ['/often', 'C:\\x'], exclude: [], everyMinutes: 15, windows: [], retention: policy };
+    const insert = `INSERT INTO plans (tenant_id, guid, name, content)
+                    SELECT tenant_id, guid, 'all', $2 FROM devices WHERE guid = $1 RETURNING plan_id AS id`;
+    const [row] = await sql(insert, [guid, JSON.stringify(content)]);
+    const name = `plan all (${(row as { id: number }).id}) of device lap\\u001btop (${guid})`;
+    const [shown] = await run(['retention', 'show', '--device', guid]);
+    expect(shown).toContain('Policy of the default: nothing was set');
+    expect(shown).toContain(
+      `Instead of it for /often, C:\\x: policy of the backup ${name}\n  0 to 7 days old: every version\n`,
+    );
+    const [planned] = await run(['retention', 'plan', '--device', guid]);
+    expect(planned).toContain(`/often, kept by ${name}\n  stays`);
+    expect(planned).toContain('3 versions would stay, 0 would go');
+    expect(json((await run(['retention', 'show', '--device', guid, '--json']))[0])[0].plans).toMatchObject([
+      { name: 'all', folders: content.include, policy },
+    ]);
+
+    await sql(`UPDATE plans SET content = '{}'`);
+    const [unread, code] = await run(['retention', 'show', '--device', guid]);
+    expect([unread, code]).toEqual([expect.stringContaining(`The backup ${name} cannot be read, so nothing`), 1]);
+    expect((await run(['retention', 'plan', '--device', guid]))[0]).toContain('Nothing would go: the backup plan all');
+    await sql('DELETE FROM plans');
+  });
+
   test.each([
     [['retention'], 2, /Say "show" or "plan"/],
     [['retention', 'plan'], 2, /Say which device/],

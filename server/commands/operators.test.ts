@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { type TestStorage, testStorage } from '../../tests/helpers/storage.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
 import { localKeyService } from '../directory/keys/local-keys.ts';
+import { secretContext } from '../directory/sign-in/second-factor/codes.ts';
 import { signInOperator } from '../directory/sign-in/sessions/begin.ts';
 import { drawTokens } from '../directory/sign-in/sessions/tokens-of-session.ts';
 import { runOperatorCommand } from './operator-command.ts';
@@ -79,9 +80,9 @@ test('operators are added, listed, given other passwords, blocked and let in aga
   expect(await signIn('olga', drawn(changed))).toBe('sign_in_failed');
   const [table] = await run('list');
   expect(table.split('\n').slice(0, 3)).toEqual([
-    expect.stringMatching(/^NAME +STATE +SINCE/),
-    expect.stringMatching(/^olga +blocked +\d/),
-    expect.stringMatching(/^piet +active +\d/),
+    expect.stringMatching(/^NAME +STATE +SECOND FACTOR +SINCE/),
+    expect.stringMatching(/^olga +blocked +no +\d/),
+    expect.stringMatching(/^piet +active +no +\d/),
   ]);
   const [lines] = await run('list', '--json');
   expect(
@@ -120,6 +121,26 @@ test('a password comes on standard input, and is not shown; one that is easily g
   expect(await signIn('rosa', password)).toBe('let in');
 }, 60_000);
 
+test('a second factor that was lost is taken away, and whoever it is of signs in without', async () => {
+  const [added] = await run('add', 'tom');
+  const of = (
+    await storage.rows<{ operator: number }>(`SELECT operator_id AS operator FROM operators WHERE name = 'tom'`)
+  )[0]!;
+  const sealed = await directory.keys.seal(Buffer.alloc(20, 1), secretContext(of));
+  await storage.rows('INSERT INTO operator_second_factors (operator_id, secret, confirmed_at) VALUES ($1, $2, now())', [
+    of.operator,
+    sealed,
+  ]);
+  expect(await signIn('tom', drawn(added))).toBe('second_factor_needed');
+  expect((await run('list'))[0]).toMatch(/^tom +active +yes /m);
+  expect(await run('reset-second-factor', 'Tom')).toEqual([
+    'tom has no second factor any more, and is signed out.\n',
+    0,
+  ]);
+  expect(await signIn('tom', drawn(added))).toBe('let in');
+  expect(await run('reset-second-factor', 'tom')).toEqual(['tom had no second factor in force.\n', 0]);
+});
+
 test.each([
   [],
   ['add'],
@@ -136,6 +157,6 @@ test.each([
 });
 
 test('nobody of that name', async () => {
-  for (const what of ['password', 'block', 'unblock'])
+  for (const what of ['password', 'block', 'unblock', 'reset-second-factor'])
     expect(await run(what, 'nobody')).toEqual(['Nothing was changed: there is no operator nobody.\n', 1]);
 });

@@ -17,6 +17,7 @@ import {
   setOperatorState,
 } from '../directory/sign-in/operators/operators.ts';
 import { createPasswords } from '../directory/sign-in/passwords.ts';
+import { resetSecondFactor } from '../directory/sign-in/second-factor/second-factor.ts';
 import { withCatalog } from './open-catalog.ts';
 import { type OperatorCommand, type Say, UsageError } from './operator-command.ts';
 import { momentInWords, printable, table } from './text.ts';
@@ -28,10 +29,14 @@ usage: node server/main.ts operators list [--json]
        node server/main.ts operators password NAME [--password-stdin]
        node server/main.ts operators block NAME
        node server/main.ts operators unblock NAME
+       node server/main.ts operators reset-second-factor NAME
 
   list               every operator
   add                a new one
   password           another password; who is signed in with the one before is signed out
+  reset-second-factor
+                     for who has lost it and the recovery codes: it is taken away, and who is signed in is signed out. They
+                     set up another themselves: npm run admin -- me second-factor set-up
   block              they do not sign in any more. One stays active
   --password-stdin   the password is the first line of standard input; else one is drawn, and shown once
   --json             JSON, a line for each operator
@@ -57,7 +62,9 @@ export const operators: OperatorCommand = {
     const work = what !== undefined && Object.hasOwn(works, what) ? works[what as keyof typeof works] : null;
     const takesPassword = work === works.add || work === works.password;
     if (!work || rest.length !== 1 || values.json || (values['password-stdin'] && !takesPassword))
-      throw new UsageError('Say "list", "add NAME", "password NAME", "block NAME" or "unblock NAME".');
+      throw new UsageError(
+        'Say "list", "add NAME", "password NAME", "block NAME", "unblock NAME" or "reset-second-factor NAME".',
+      );
     const asked = { name: rest[0]!, fromStdin: values['password-stdin'] };
     return told(say, () => withCatalog(({ database }) => work(database, asked, say)));
   },
@@ -68,6 +75,7 @@ const works = {
   password: changePassword,
   block: (database: Database, asked: Asked, say: Say) => setState(database, asked, 'blocked', say),
   unblock: (database: Database, asked: Asked, say: Say) => setState(database, asked, 'active', say),
+  'reset-second-factor': resetFactor,
 };
 
 /** What cannot be done is said in a line. */
@@ -102,8 +110,13 @@ async function list(database: Database, json: boolean, say: Say): Promise<void> 
   if (json) for (const each of all) say(JSON.stringify(each));
   else if (all.length === 0) say('There is no operator. Make one: node server/main.ts operators add NAME');
   else {
-    const rows = all.map(({ name, state, createdAt }) => [printable(name), state, momentInWords(createdAt)]);
-    for (const line of table(['NAME', 'STATE', 'SINCE'], rows)) say(line);
+    const rows = all.map(({ name, state, secondFactor, createdAt }) => [
+      printable(name),
+      state,
+      secondFactor ? 'yes' : 'no',
+      momentInWords(createdAt),
+    ]);
+    for (const line of table(['NAME', 'STATE', 'SECOND FACTOR', 'SINCE'], rows)) say(line);
   }
 }
 
@@ -143,4 +156,14 @@ async function setState(database: Database, asked: Asked, state: 'active' | 'blo
   const { id: operator, name } = await findByName(database, asked.name);
   await database.transaction((tx) => setOperatorState(tx, by(), { operator, state, expected: null }));
   say(state === 'blocked' ? `${printable(name)} is blocked.` : `${printable(name)} may sign in again.`);
+}
+
+async function resetFactor(database: Database, asked: Asked, say: Say): Promise<void> {
+  const { id: operator, name, secondFactor } = await findByName(database, asked.name);
+  await database.transaction((tx) => resetSecondFactor(tx, by(), { operator }));
+  say(
+    secondFactor
+      ? `${printable(name)} has no second factor any more, and is signed out.`
+      : `${printable(name)} had no second factor in force.`,
+  );
 }

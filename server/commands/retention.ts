@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { findPolicyOfArchive, nameOfSource } from '../directory/retention.ts';
+import { planInForce } from '../directory/device-retention.ts';
+import { type FoundPlan, findPolicyOfArchive, nameOfPlan, nameOfSource, triedOut } from '../directory/retention.ts';
 import { readPolicyDocument } from '../directory/retention-document.ts';
 import { type DeviceRow, findDevice } from '../directory/tenant-view.ts';
 import { type PlanEnd, type PlanLine, planLines } from '../reports/plan.ts';
@@ -90,7 +91,7 @@ async function show(storage: Storage, device: DeviceRow, { json }: Asked, say: S
   const found = (await findPolicyOfArchive(storage.database, device))!;
   const { policy, from, faults } = found;
   if (json) {
-    say(JSON.stringify({ device: device.guid, ...found }));
+    say(JSON.stringify({ device: device.guid, ...found, plans: found.plans.map(planInForce) }));
     return 0;
   }
   say(`Device ${printable(device.deviceName)} (${device.guid}) of ${printable(device.userName)}`);
@@ -101,7 +102,22 @@ async function show(storage: Storage, device: DeviceRow, { json }: Asked, say: S
     return 1;
   }
   for (const line of policyInWords(policy)) say(`  ${line}`);
-  return 0;
+  for (const line of found.plans.flatMap(planInWords)) say(line);
+  return found.plans.every(({ retention }) => retention) ? 0 : 1;
+}
+
+function planInWords(plan: FoundPlan): string[] {
+  const name = printable(nameOfPlan(plan));
+  const { retention, faults } = plan;
+  if (!retention) {
+    const why = faults.map(({ message }) => `  - ${printable(message)}`);
+    return [`The backup ${name} cannot be read, so nothing of this device is deleted:`, ...why];
+  }
+  const folders = retention.include.map((folder) => printable(folder)).join(', ');
+  return [
+    `Instead of it for ${folders}: policy of the backup ${name}`,
+    ...policyInWords(retention.policy).map((line) => `  ${line}`),
+  ];
 }
 
 /** What a policy keeps, for people. */
@@ -132,6 +148,7 @@ function spanInWords(minutes: number): string {
 
 async function plan(storage: Storage, device: DeviceRow, asked: Asked, say: Say): Promise<number> {
   const options = { dueOnly: asked.due, ...(asked.policy && { policy: asked.policy }) };
+  const own = asked.policy ? triedOut : nameOfSource((await findPolicyOfArchive(storage.database, device))!.from);
   let path: string | null = null;
   let end: PlanEnd | null = null;
   for await (const line of planLines(storage, device, options)) {
@@ -140,7 +157,9 @@ async function plan(storage: Storage, device: DeviceRow, asked: Asked, say: Say)
     if (asked.json) say(JSON.stringify(line));
     else if (!('summary' in line)) {
       const name = line.pathBytes ?? line.path;
-      if (name !== path) say(printable(line.path));
+      const isByPlan = line.policies.some((each) => each !== own);
+      if (name !== path)
+        say(printable(line.path) + (isByPlan ? `, kept by ${line.policies.map(printable).join(' or ')}` : ''));
       path = name;
       say(`  ${versionInWords(line)}`);
     }

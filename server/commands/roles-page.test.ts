@@ -46,7 +46,7 @@ test('every cell says how far the role reaches with a request', () => {
         const { permission, or } = apiCalls[request]!;
         const said = lines.get(role)?.[index] ?? '';
         const reaches = ['self', 'tree', 'all'];
-        const expected = [permission, ...(or ? [or] : [])]
+        const expected = [permission, ...[or ?? []].flat()]
           .map((each) => reach(role, each))
           .sort((a, b) => reaches.indexOf(a) - reaches.indexOf(b))
           .at(-1);

@@ -10,7 +10,7 @@ import {
   type Scope,
 } from '../directory/roles/permissions.ts';
 import { type Role, roles } from '../directory/roles/roles.ts';
-import type { ApiRoute } from '../http/api/route.ts';
+import { type ApiRoute, sufficing } from '../http/api/route.ts';
 import { apiRoutes } from '../http/api/routes.ts';
 
 /** The whole page, as Markdown. */
@@ -74,7 +74,7 @@ function tagMarkdown(tag: string): string {
 /** The farthest that any of the permissions that suffice lets. */
 function reachOfRoute(role: Role, { may: guard }: ApiRoute): string {
   if (!('permission' in guard)) return '';
-  const reaches = [guard.permission, ...('or' in guard && guard.or ? [guard.or] : [])].map((permission: Permission) =>
+  const reaches = ('or' in guard ? sufficing(guard) : [guard.permission]).map((permission: Permission) =>
     reachOf({ tenant: 1, user, organization, grants: [{ role, scope: 'all', organization } as const] }, permission),
   );
   return (

@@ -5,7 +5,8 @@ import { recount } from '../../storage/archive/checking/recount.ts';
 import { verifyDue } from '../../storage/archive/checking/verify.ts';
 import { compactDue } from '../../storage/archive/deleting/compact.ts';
 import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
-import { type PruneDeps, planDigest, planFiles, pruneDue } from '../../storage/archive/retention/prune.ts';
+import { onlyPolicy, planDigest } from '../../storage/archive/retention/policies.ts';
+import { type PruneDeps, planFiles, pruneDue } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { vaultsAfter } from '../../storage/catalog/checking/checking.ts';
 import { allArchives } from '../../storage/catalog/reading/histories.ts';
@@ -21,7 +22,7 @@ afterEach(async () => {
 
 const shapeOf = (...args: string[]): SeedShape => readSeedArguments(args).shape;
 const deps: PruneDeps = {
-  readPolicy: async () => defaultRetention,
+  readPolicies: async () => onlyPolicy(defaultRetention),
   assertMayDelete: async () => {},
   assertStillHeld: () => {},
 };
@@ -36,7 +37,7 @@ async function seeded(
   const shape = shapeOf(...args);
   const made = await seedCatalog(storage.connectionString, {
     shape,
-    retentionApplied: planDigest(defaultRetention, []),
+    retentionApplied: planDigest(onlyPolicy(defaultRetention), []),
     force: options.force ?? false,
     ...(options.withObjects && { storeObject: objectMaker(storage.objects, storage.catalogId, shape) }),
   });

@@ -6,7 +6,7 @@
 import { createCipheriv } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { joinHashes, sha256 } from '../../protocol/hashes.ts';
-import { planDigest } from '../../storage/archive/retention/prune.ts';
+import { onlyPolicy, planDigest } from '../../storage/archive/retention/policies.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { encodeFooter } from '../../storage/archive/writing/object-footer.ts';
 import { objectKey } from '../../storage/archive/writing/upload.ts';
@@ -104,7 +104,7 @@ export async function seed(config: Config, request: SeedRequest, say: (line: str
     const seeded = await seedCatalog(connectionString, {
       shape: request.shape,
       force: request.force,
-      retentionApplied: planDigest(defaultRetention, []),
+      retentionApplied: planDigest(onlyPolicy(defaultRetention), []),
       onProgress: meter.show,
       ...(objects && { storeObject: objectMaker(objects, catalogId, request.shape) }),
     });

@@ -16,7 +16,7 @@ import { hasSignedHeads } from '../directory/audit/heads/log-rows.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
 import type { KeyService } from '../directory/keys/key-service.ts';
 import { openKeyService } from '../directory/keys/open-key-service.ts';
-import { hasFileSealedKeys } from '../directory/keys/sealed-keys.ts';
+import { hasFileSealedRecords } from '../directory/keys/sealed/kinds.ts';
 import { openBoundedLog } from '../embedded/bounded-log.ts';
 import { ensureFirstPeople } from '../embedded/first-start.ts';
 import type { EmbeddedPostgres } from '../embedded/postgres.ts';
@@ -159,11 +159,11 @@ async function openEmbedded(
 }
 
 async function openOwnDirectory(config: Config, database: Database, starting: Starting): Promise<Directory> {
-  const { passwordHashesMax, signInsPerMinute } = config;
-  const createFile = config.embedded && config.keyService === 'file' && !(await hasFileSealedKeys(database));
+  const { passwordHashesMax, signInsPerMinute, operatorSecondFactor } = config;
+  const createFile = config.embedded && config.keyService === 'file' && !(await hasFileSealedRecords(database));
   const keys = openKeyService(config, { createFile });
   void sayIfNotSealing(keys, starting);
-  const directory = openDirectory({ database, keys, passwordHashesMax, signInsPerMinute });
+  const directory = openDirectory({ database, keys, passwordHashesMax, signInsPerMinute, operatorSecondFactor });
   if (config.embedded) {
     const { operator } = await ensureFirstPeople(config.data, directory);
     if (!operator)

@@ -1,5 +1,5 @@
 /**
- * The retention policy of a device: what is in force, and whether it is its own. A policy is taken whole; null is to inherit.
+ * The retention policy of a device: what is in force, and whether it is its own, or that of a backup plan. A policy is taken whole; null is to inherit.
  *
  * It belongs to the archive, and is kept on every row of it, those of replaced devices included (directory/retention.ts).
  *
@@ -15,10 +15,11 @@ import { statement, type Transaction } from '../../storage/catalog/database.ts';
 import type { By, JsonValue } from './audit/act.ts';
 import { record } from './audit/record.ts';
 import { lockDevice, type OfDevice } from './devices/changes.ts';
+import { PlanOwner } from './devices/plans/shapes.ts';
 import { noSuchDevice } from './devices/read.ts';
 import { Guid } from './devices/shapes.ts';
-import { type FoundPolicy, findPolicyOfArchive } from './retention.ts';
-import { PolicyDocument, readPolicyDocument } from './retention-document.ts';
+import { type FoundPlan, type FoundPolicy, findPolicyOfArchive, nameOfPlan } from './retention.ts';
+import { PolicyDocument, type PolicyFault, readPolicyDocument } from './retention-document.ts';
 import { isGuid } from './tenant-view.ts';
 import { id } from './users/shapes.ts';
 
@@ -45,11 +46,26 @@ export const RetentionView = z.strictObject({
       z.strictObject({ device: z.strictObject({ guid: Guid, name: z.string() }) }),
       z.strictObject({ organization: z.strictObject({ id, name: z.string() }) }),
     ]),
-    locked: z.boolean().meta({ description: 'An organization lets nothing below it have another.' }),
+    locked: z.boolean().meta({ description: 'An organization lets nothing below it have another, plans neither.' }),
+    plans: z
+      .array(
+        z.strictObject({
+          id,
+          name: z.string(),
+          of: PlanOwner,
+          folders: z.array(z.string()).meta({ description: 'As they were written.' }),
+          policy: PolicyDocument.nullable().meta({
+            description: 'Null: the plan cannot be read, so nothing of the device is deleted.',
+          }),
+        }),
+      )
+      .meta({ description: 'Backup plans with a policy for what lies in their folders, instead of the one above.' }),
   }),
   faults: z.array(z.strictObject({ field: z.string(), message: z.string() })).optional(),
   version: z.int().meta({ description: 'Of the device.' }),
 });
+
+type PlanInForce = z.infer<typeof RetentionView>['effective']['plans'][number];
 
 const sql = {
   read: statement(
@@ -92,15 +108,29 @@ export async function readDeviceRetention(
   of: { tenant: number; guid: string },
 ): Promise<z.infer<typeof RetentionView>> {
   const row = await readRow(db, of);
-  const { policy, from, faults, locked } = await inForce(db, row);
+  const { policy, from, locked, plans, ...found } = await inForce(db, row);
+  const faults = [...found.faults, ...plans.flatMap(faultsOfPlan)];
   return {
     device: { guid: of.guid, name: row.name },
     user: { id: row.userId, name: row.userName },
     policy: (row.own !== null && readPolicyDocument(row.own).policy) || null,
-    effective: { policy, from, locked },
+    effective: { policy, from, locked, plans: plans.map(planInForce) },
     ...(faults.length > 0 && { faults }),
     version: row.version,
   };
+}
+
+/** A plan with a policy, as it is shown. */
+export function planInForce({ id, name, from: of, retention }: FoundPlan): PlanInForce {
+  return { id, name, of, folders: retention?.include ?? [], policy: retention?.policy ?? null };
+}
+
+/** Named with the plan: `plans.12.retention.keepNewest`. */
+function faultsOfPlan(plan: FoundPlan): PolicyFault[] {
+  return plan.faults.map(({ field, message }) => ({
+    field: ['plans', plan.id, field].filter((part) => part !== '').join('.'),
+    message: `${nameOfPlan(plan)}: ${message}`,
+  }));
 }
 
 async function inForce(db: Transaction, row: Row): Promise<FoundPolicy> {

@@ -11,6 +11,8 @@ export interface Directory {
   keys: KeyService;
   passwords: Passwords;
   signIns: SignInRate;
+  /** Those who run the server need a second factor. */
+  operatorSecondFactor: boolean;
   /** Of operators at the dashboard, who sign in with every request. */
   credentials: Credentials;
   /** The way to identity providers. */
@@ -22,15 +24,19 @@ export interface DirectoryOptions {
   keys: KeyService;
   passwordHashesMax: number;
   signInsPerMinute: number;
+  /** Those who run the server need a second factor; false unless it is said. */
+  operatorSecondFactor?: boolean;
   /** Identity providers on this machine may be spoken to in plain HTTP: for tests. */
   plainOpenIdOnLoopback?: boolean;
 }
 
 export function openDirectory(options: DirectoryOptions): Directory {
-  const { database, keys, passwordHashesMax, signInsPerMinute, plainOpenIdOnLoopback = false } = options;
+  const { database, keys, passwordHashesMax, signInsPerMinute } = options;
+  const { operatorSecondFactor = false, plainOpenIdOnLoopback = false } = options;
   return {
     database,
     keys,
+    operatorSecondFactor,
     // A hash takes some 30 ms, so the last in the queue waits about a second.
     passwords: createPasswords({ concurrentMax: passwordHashesMax, waitingMax: 32 * passwordHashesMax }),
     signIns: createSignInRate({

@@ -78,6 +78,23 @@ export async function madeOnce(
   return { status, answer: JSON.parse(text), repeated: false };
 }
 
+/**
+ * The answer to a request that was made, for one that cannot be made again because of what it did: what it was about is
+ * gone, or out of the requester's reach.
+ * @returns null: none was made with this key, or with it another
+ */
+export async function findMade(
+  db: Database | Transaction,
+  { requester, key, sha256 }: RequestKey,
+): Promise<MadeRequest | null> {
+  const [found] = await db.query<{ requestSha256: Buffer; status: number; answer: unknown }>(sql.find, [
+    requester,
+    key,
+  ]);
+  if (!found?.requestSha256.equals(sha256)) return null;
+  return { status: found.status, answer: found.answer, repeated: true };
+}
+
 const batchRows = 10_000;
 const batchesMax = 100;
 

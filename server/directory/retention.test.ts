@@ -4,6 +4,7 @@ import { RegisterRequest } from '../../protocol/messages.ts';
 import { PolicyUnreadable } from '../../storage/archive/retention/policy-unreadable.ts';
 import { pruneArchive } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
+import { listAlerts } from '../../storage/catalog/checking/alerts.ts';
 import { seededRandom } from '../../tests/helpers/random.ts';
 import {
   commit,
@@ -15,7 +16,8 @@ import {
   version,
 } from '../../tests/helpers/storage.ts';
 import type { By } from './audit/act.ts';
-import { setDeviceRetention } from './device-retention.ts';
+import { RetentionView, readDeviceRetention, setDeviceRetention } from './device-retention.ts';
+import { createPlan, deletePlan, updatePlan } from './devices/plans/plans.ts';
 import { registerDevice } from './devices/register.ts';
 import { type Directory, openDirectory } from './directory.ts';
 import { localKeyService } from './keys/local-keys.ts';
@@ -80,7 +82,10 @@ async function world() {
   };
   const setOwn = (guid: string, policy: unknown, expected: number | null = null) =>
     storage.database.transaction((tx) => setDeviceRetention(tx, by(tenant), { tenant, guid, policy, expected }));
-  const effective = () => readEffectiveRetention(storage.database, ref);
+  const effective = async () => {
+    const { policies, from } = await readEffectiveRetention(storage.database, ref);
+    return { policy: policies.policy, from };
+  };
   return { ...made, device, ref, register, setOf, setOwn, effective };
 }
 
@@ -223,6 +228,200 @@ describe('a policy that cannot be read', () => {
   test('is not stored', async () => {
     const { device, setOwn } = await world();
     await expect(setOwn(device.guid, { ...defaultRetention, keepNewest: 0.5 })).rejects.toThrow('keepNewest');
+  });
+});
+
+describe('the policies of backup plans', () => {
+  const plan = { exclude: [], everyMinutes: 15, windows: [] };
+  type Made = Awaited<ReturnType<typeof world>>;
+  const make = (
+    { tenantId: tenant }: Made,
+    of: { organization: number } | { device: string },
+    content: { name?: string; include?: string[]; retention?: RetentionPolicy | null },
+  ) =>
+    storage.database.transaction((tx) =>
+      createPlan(tx, by(tenant), {
+        name: 'documents',
+        include: ['/data'],
+        retention: null,
+        ...plan,
+        ...of,
+        ...content,
+        tenant,
+      }),
+    );
+  const store = (id: number, content: unknown) =>
+    run('UPDATE plans SET content = $2::jsonb WHERE plan_id = $1', [id, JSON.stringify(content)]);
+  const inForce = async ({ ref }: Made) => {
+    const { policies } = await readEffectiveRetention(storage.database, ref);
+    return policies.folders.map(({ name, folders, policy }) => [
+      name.replaceAll(/\d+/g, 'N'),
+      folders.map(({ path }) => path.toString()),
+      policy.deletedAfterDays,
+    ]);
+  };
+  /** A file of each path that is gone for a while. */
+  const backUp = async ({ ref }: Made, paths: string[]): Promise<void> => {
+    const runId = await newRun(storage, ref);
+    await commit(
+      storage,
+      ref,
+      runId,
+      paths.map((path) => version(path)),
+    );
+    await commit(storage, ref, runId, paths.map(deletion));
+  };
+  const left = async ({ ref }: Made): Promise<number> =>
+    (await run('SELECT 1 FROM versions WHERE vault_id = $1', [ref.vault])).length;
+  const prune = ({ ref }: Made) => pruneArchive(storage, ref, pruneDeps(held));
+
+  test('are those of the device and of every organization above, the nearer of one name', async () => {
+    const made = await world();
+    await make(made, { organization: made.root }, { name: 'Documents', retention: daily(1) });
+    await make(
+      made,
+      { organization: made.root },
+      { name: 'mail', include: ['/mail', 'C:\\Mail'], retention: daily(2) },
+    );
+    await make(made, { organization: made.leaf }, { name: 'documents', retention: daily(3) });
+    await make(made, { organization: made.middle }, { name: 'without', include: ['/x'] });
+    const other = await world();
+    await make(other, { organization: other.leaf }, { name: 'theirs', retention: daily(9) });
+    expect(await inForce(made)).toEqual([
+      ['plan documents (N) of organization leaf (N)', ['/data'], 3],
+      ['plan mail (N) of organization root (N)', ['/mail', '/C:/Mail'], 2],
+    ]);
+    // The device's own takes the place of both; that it says nothing of retention is said, too.
+    const own = await make(made, { device: made.device.guid }, { name: 'DOCUMENTS', retention: daily(4) });
+    expect((await inForce(made))[0]).toEqual(['plan DOCUMENTS (N) of device laptop (N)', ['/data'], 4]);
+    await storage.database.transaction((tx) =>
+      updatePlan(tx, by(made.tenantId), {
+        tenant: made.tenantId,
+        plan: own.id,
+        expected: null,
+        change: { retention: null },
+      }),
+    );
+    expect((await inForce(made)).map(([, , days]) => days)).toEqual([2]);
+  });
+
+  test('go on with the device that takes its place', async () => {
+    const made = await world();
+    await make(made, { device: made.device.guid }, { retention: daily(4) });
+    await made.register(made.device.guid);
+    expect((await inForce(made)).map(([, , days]) => days)).toEqual([4]);
+  });
+
+  test('are for what lies in their folders, until the plan is deleted', async () => {
+    const made = await world();
+    await made.setOf(made.root, daily(0));
+    const { id } = await make(made, { organization: made.root }, { retention: daily(null) });
+    await backUp(made, ['/data/a', '/database/b']);
+    expect((await prune(made)).versions).toBe(2);
+    expect((await prune(made)).versions).toBe(0);
+    await storage.database.transaction((tx) =>
+      deletePlan(tx, by(made.tenantId), { tenant: made.tenantId, plan: id, expected: null }),
+    );
+    expect((await prune(made)).versions).toBe(2);
+  });
+
+  test('give way to a policy that an organization above has locked, also where a plan cannot be read', async () => {
+    const made = await world();
+    const { id } = await make(made, { device: made.device.guid }, { retention: daily(null) });
+    await backUp(made, ['/data/a']);
+    await made.setOf(made.root, daily(0), true);
+    expect(await inForce(made)).toEqual([]);
+    await store(id, { include: 'everything' });
+    expect((await prune(made)).versions).toBe(2);
+  });
+
+  test.each<[string, unknown]>([
+    ['nothing', null],
+    ['a key that a later version may know', { ...plan, include: ['/data'], retention: null, keep: 1 }],
+    ['a retention that is none', { ...plan, include: ['/data'], retention: { ...daily(0), keepNewest: -1 } }],
+    ['a retention in text', { ...plan, include: ['/data'], retention: 'daily' }],
+    ['a folder that is none', { ...plan, include: ['/data', '~/x'], retention: daily(0) }],
+    ['no folder', { ...plan, include: [], retention: daily(0) }],
+  ])(
+    'that cannot be read (%s): nothing of the archive is deleted, and whoever asks is told which plan',
+    async (_, content) => {
+      const made = await world();
+      await made.setOf(made.root, daily(0));
+      const { id } = await make(made, { organization: made.middle }, {});
+      await backUp(made, ['/data/a', '/b']);
+      await store(id, content);
+      const name = `plan documents (${id}) of organization middle (${made.middle})`;
+      await expect(prune(made)).rejects.toThrow(`the backup ${name}`);
+      expect(await left(made)).toBe(4);
+      const alerts = await listAlerts(storage.database, made.ref.vault, { reviewed: false, limit: 10 });
+      expect(alerts).toMatchObject([{ kind: 'retention_unreadable', details: { why: expect.stringContaining(name) } }]);
+      const { tenantId: tenant, device } = made;
+      const shown = await readDeviceRetention(storage.database, { tenant, guid: device.guid });
+      expect(RetentionView.parse(shown)).toEqual(shown);
+      expect(shown.effective).toMatchObject({ policy: daily(0), plans: [{ id, name: 'documents', policy: null }] });
+      expect(shown.faults).toMatchObject([{ field: expect.stringContaining(`plans.${id}`) }]);
+      // One of the same name that is nearer is what counts, and then there is nothing to be read.
+      await make(made, { device: device.guid }, {});
+      expect((await prune(made)).versions).toBe(4);
+      expect(await listAlerts(storage.database, made.ref.vault, { reviewed: false, limit: 10 })).toEqual([]);
+    },
+  );
+
+  test('are shown with the policy of the device', async () => {
+    const made = await world();
+    const { tenantId: tenant, device, root } = made;
+    const { id } = await make(made, { organization: root }, { include: ['C:\\Data'], retention: daily(5) });
+    const shown = await readDeviceRetention(storage.database, { tenant, guid: device.guid });
+    expect(RetentionView.parse(shown)).toEqual(shown);
+    expect(shown.effective).toEqual({
+      policy: defaultRetention,
+      from: 'default',
+      locked: false,
+      plans: [
+        {
+          id,
+          name: 'documents',
+          of: { organization: { id: root, name: 'root' } },
+          folders: ['C:\\Data'],
+          policy: daily(5),
+        },
+      ],
+    });
+  });
+
+  test('are read with that of the archive in one statement, so as both were at one moment', async () => {
+    const made = await world();
+    await make(made, { device: made.device.guid }, { retention: daily(4) });
+    await storage.database.transaction(async (tx) => {
+      let asked = 0;
+      const query = ((...args) => {
+        asked++;
+        return tx.query(...args);
+      }) as typeof tx.query;
+      const counting = { query } as typeof tx;
+      const { policies } = await readEffectiveRetention(counting, made.ref);
+      expect([policies.folders.length, asked]).toEqual([1, 1]);
+    });
+  });
+
+  test('that change while a prune is under way are not carried out half: it begins anew', async () => {
+    const made = await world();
+    await made.setOf(made.root, daily(0));
+    const { id } = await make(made, { organization: made.root }, { retention: daily(0) });
+    await backUp(made, ['/data/a']);
+    let asked = 0;
+    const deps = pruneDeps(held);
+    const change = { include: ['/data'], ...plan, retention: daily(null) };
+    const result = await pruneArchive(storage, made.ref, {
+      ...deps,
+      async readPolicies(tx, ref) {
+        // The third time is in the batch, under its locks: whoever changes a plan does not wait for these.
+        if (++asked === 3) await store(id, change);
+        return deps.readPolicies(tx, ref);
+      },
+    });
+    expect([asked, result.versions, await left(made)]).toEqual([3, 0, 2]);
+    expect((await prune(made)).versions).toBe(0);
   });
 });
 

@@ -14,6 +14,7 @@ import { apiPageRoutes } from './routes/api-page.ts';
 import { archiveRoutes } from './routes/archives.ts';
 import { blockRoutes } from './routes/blocks.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
+import { planRoutes } from './routes/plans.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { registrationRoutes } from './routes/registration.ts';
 import { runRoutes } from './routes/runs.ts';
@@ -26,6 +27,7 @@ export function createApp(deps: AppDeps): Koa<RequestState> {
   const router = new Router<RequestState>({ strict: true, sensitive: true });
   probeRoutes(router, deps);
   registrationRoutes(router, deps);
+  planRoutes(router, deps);
   blockRoutes(router, deps);
   archiveRoutes(router, deps);
   runRoutes(router, deps);

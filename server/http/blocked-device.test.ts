@@ -70,6 +70,7 @@ const ofArchive = (path: string, device: () => DeviceAccess): (() => string) => 
 };
 const backingUp: Call[] = [
   ['itself', 'GET', () => '/v1/self', null],
+  ['its plans', 'GET', () => '/v1/self/plans', null],
   ['a claim', 'POST', () => '/v1/blocks/claim', () => ({ blocks: hash, lists: none })],
   ['a start', 'POST', ofArchive('runs', () => own), () => ({ lastCommit: null, roots: [] })],
   ['its versions', 'GET', ofArchive('versions', () => own), null],

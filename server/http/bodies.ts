@@ -46,6 +46,26 @@ export function json<S extends z.ZodType>(
     });
 }
 
+export const formType = 'application/x-www-form-urlencoded';
+
+/** What a page's form sends, of at most `bytesMax` bytes, charged like a message. Each field once. */
+export function form<S extends z.ZodType>(
+  schema: S,
+  bytesMax: number,
+  handler: (ctx: Context, request: z.infer<S>, body: Pick<MessageBody, 'giveBack'>) => Promise<void>,
+): Handler {
+  const wanted = { type: formType, bytesMax, lengthRequired: false };
+  return (ctx) =>
+    withBody(ctx, wanted, async (body, _, giveBack) => {
+      const fields: Record<string, string> = Object.create(null);
+      for (const [name, value] of new URLSearchParams((await joined(body)).toString())) {
+        if (name in fields) throw new Problem('malformed_request', `${name} comes twice`, { field: name });
+        fields[name] = value;
+      }
+      await handler(ctx, validate(schema, { ...fields }), { giveBack });
+    });
+}
+
 function parseJson(bytes: Buffer): unknown {
   try {
     return JSON.parse(bytes.toString());

@@ -41,10 +41,12 @@ export type Dashboard = (ctx: Context, next: () => Promise<unknown>) => Promise<
 
 /** The places that requests take, by kind: so that nobody takes everybody's. */
 export interface RequestSlots {
-  /** By device, user, program or operator: every request of it; readings of blocks; streams of versions. */
+  /** By device, user, program or operator: every request of it; readings of blocks; streams of versions, and counting. */
   readonly requests: Slots;
   readonly fetches: Slots;
   readonly versionStreams: Slots;
+  /** By user or program: zips and tars that are made while they are sent. */
+  readonly restores: Slots;
   /** By address: requests without a token, so that their bodies cannot fill the budget of the uploads. */
   readonly strangers: Slots;
   /** By address: sign-ins of people and programs, so that nobody's dripping registration shuts them out. */

@@ -97,6 +97,7 @@ function createSlots(settings: HttpSettings): RequestSlots {
     ),
     fetches: slots('fetches', settings.fetchesMax, settings.fetchesPerDeviceMax),
     versionStreams: slots('streams of versions', settings.versionStreamsMax, settings.versionStreamsPerDeviceMax),
+    restores: slots('restores', settings.restoresMax, settings.restoresPerPersonMax),
     strangers: slots('registrations', settings.strangersMax, settings.strangersPerAddressMax),
     signIns: slots('sign-ins', settings.strangersMax, settings.strangersPerAddressMax),
   };

@@ -69,6 +69,14 @@ export interface HttpSettings {
   /** Streams of versions at a time, for all devices and for one. */
   versionStreamsMax: number;
   versionStreamsPerDeviceMax: number;
+  /** Restores to browsers that are sent at a time, for all people and for one; each holds `restoreWindowBytes` of content. */
+  restoresMax: number;
+  restoresPerPersonMax: number;
+  restoreWindowBytes: number;
+  /** How long counting what a restore comes to may take. */
+  restorePlanMs: number;
+  /** How often a restore that is sent asks whether it was cancelled, and whether whoever asked still may. */
+  restoreCheckMs: number;
   /** Requests of one device, or one administrator, at a time, of any kind. */
   requestsPerDeviceMax: number;
   /**
@@ -155,6 +163,11 @@ export const httpDefaults: HttpSettings = {
   fetchesPerDeviceMax: 8,
   versionStreamsMax: 64,
   versionStreamsPerDeviceMax: 4,
+  restoresMax: 8,
+  restoresPerPersonMax: 2,
+  restoreWindowBytes: 32 * MiB,
+  restorePlanMs: 30_000,
+  restoreCheckMs: 2_000,
   requestsPerDeviceMax: 16,
   strangersMax: 32,
   strangersPerAddressMax: 16,

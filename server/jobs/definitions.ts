@@ -27,6 +27,7 @@ import { forgetHeldKeys } from '../directory/keys/raising/forget-held.ts';
 import { forgetRequestsMade } from '../directory/requests-made.ts';
 import { pruneDeps } from '../directory/retention.ts';
 import { sweepSignIn } from '../directory/sign-in/sweep.ts';
+import { deleteTenants } from '../directory/tenants/deleting/delete-tenants.ts';
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -109,6 +110,7 @@ export type JobName =
   | 'compact'
   | 'delete-objects'
   | 'expire-archives'
+  | 'delete-tenants'
   | 'verify'
   | 'find-damage'
   | 'compare-bucket'
@@ -200,6 +202,17 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     work: (context, { signal, progress }) =>
       unlessStopped(
         expireArchives(resting(context, signal), pruneDeps(context.fence), { signal, onProgress: progress }),
+      ),
+  },
+
+  // What tenants that have left still have. What its blocks and objects wait for takes days, so most runs find little.
+  'delete-tenants': {
+    queue: 'deleting',
+    everyMs: hour,
+    sliceMs: 6 * hour,
+    work: (context, { signal, progress }) =>
+      unlessStopped(
+        deleteTenants(resting(context, signal), pruneDeps(context.fence), { signal, onProgress: progress }),
       ),
   },
 

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { compareBucket } from '../../storage/archive/checking/compare-bucket.ts';
 import { type Fence, openFence } from '../../storage/archive/checking/fence.ts';
 import { verifyDue } from '../../storage/archive/checking/verify.ts';
+import { onlyPolicy } from '../../storage/archive/retention/policies.ts';
 import { pruneArchive } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { type AlertKind, type AlertRow, closeAlert, listAlerts } from '../../storage/catalog/checking/alerts.ts';
@@ -188,7 +189,11 @@ describe('as the engine raises it', () => {
       ref.vault,
     ]);
     const policy = { ...defaultRetention, deletedAfterDays: 0 };
-    const deps = { readPolicy: async () => policy, assertMayDelete: async () => {}, assertStillHeld: () => {} };
+    const deps = {
+      readPolicies: async () => onlyPolicy(policy),
+      assertMayDelete: async () => {},
+      assertStillHeld: () => {},
+    };
     expect(await pruneArchive(storage, ref, deps)).toMatchObject({ refused: 'over_cap' });
     expect((await raised(ref.vault)).kind).toBe('expiry_cap');
   });

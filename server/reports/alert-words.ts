@@ -100,8 +100,8 @@ const words: Record<AlertKind, (details: Details) => AlertWords> = {
   },
 
   retention_unreadable: (details) => ({
-    says: `Retention deletes nothing of this archive, because its policy cannot be read: ${text(details.why) ?? 'it is none'}. Backups and restores go on.`,
-    toDo: 'Set the policy anew, on the device or the organization it is of, or let it inherit (docs/retention.md). If a newer version of the server stored it, bring every server and worker to that version. It closes by itself when the policy can be read; reviewing only closes it, and it comes back while it cannot.',
+    says: `Retention deletes nothing of this archive, because a policy of it cannot be read: ${text(details.why) ?? 'it is none'}. Backups and restores go on.`,
+    toDo: 'Set the policy anew, on the device or the organization it is of, or let it inherit; a backup plan, delete and make anew (docs/retention.md). If a newer version of the server stored it, bring every server and worker to that version. It closes by itself when the policy can be read; reviewing only closes it, and it comes back while it cannot.',
   }),
 };
 

@@ -97,6 +97,10 @@ export const PlanLineView = z.union([
     keep: z.boolean(),
     reason: z.looseObject({ rule: z.string() }),
     because: z.string(),
+    by: z.string().meta({ description: "Whose policy gives the reason: the archive's own, or that of a backup plan" }),
+    policies: z
+      .array(z.string())
+      .meta({ description: 'Whose policies hold for the file: what any of them keeps stays' }),
   }),
   z.strictObject({
     summary: z
@@ -109,6 +113,9 @@ export const PlanLineView = z.union([
         overCap: z.boolean(),
         frozen: z.boolean(),
         policy: PolicyDocument,
+        plans: z
+          .array(z.strictObject({ name: z.string(), policy: PolicyDocument }))
+          .meta({ description: 'Backup plans with a policy for what lies in their folders' }),
       })
       .nullable(),
     unreadable: z.string().optional(),

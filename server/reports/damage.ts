@@ -1,5 +1,6 @@
 /** What damaged blocks touch in one archive: which moments of which files cannot be restored, and which can. */
 import { type DamageReport, describeDamage } from '../../storage/archive/checking/damage.ts';
+import { assertShown } from '../../storage/archive/reading/shown-archive.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { moment, type ShownPath, shownPath } from './shapes.ts';
 
@@ -30,12 +31,16 @@ export interface ShownDamage {
   next: number | null;
 }
 
-/** @param page.after the `file` that the page before ended with, or 0 */
+/**
+ * @param page.after the `file` that the page before ended with, or 0
+ * @throws Problem conflict when the archive has expired
+ */
 export async function archiveDamage(
   storage: Storage,
   ref: ArchiveRef,
   page: { after: number; limit: number },
 ): Promise<ShownDamage> {
+  await assertShown(storage.database, ref);
   const from = { archive: ref.archive, fileId: page.after };
   const report = await describeDamage(storage, ref.vault, { after: from, limit: page.limit });
   return {

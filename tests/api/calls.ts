@@ -14,7 +14,7 @@ export interface About extends Place {
 export interface ApiCall {
   permission: string;
   /** Suffices as well. */
-  or?: string;
+  or?: string | readonly string[];
   /** `tenant`: the tenant itself. `listing`: what the asker reaches is shown. */
   about: 'organization' | 'user' | 'device' | 'tenant' | 'listing';
   path: (about: About) => string;
@@ -44,6 +44,12 @@ const client = (rest = '') => ({
 const plan = (rest = '') => ({
   about: 'organization' as const,
   path: ({ plan }: About) => `/v1/plans/${plan}${rest}`,
+});
+const restore = (rest = '') => ({
+  permission: 'restore.limited',
+  or: 'restore.personal',
+  about: 'device' as const,
+  path: ({ restore }: About) => `/v1/restores/${restore}${rest}`,
 });
 const listing = (path: string) => ({ about: 'listing' as const, path: () => path });
 const tenant = (path: string) => ({ about: 'tenant' as const, path: () => path });
@@ -135,6 +141,12 @@ export const apiCalls: Readonly<Record<string, ApiCall>> = {
   },
   'POST /v1/users/:user/end-sessions': { permission: 'user.update', ...user('/end-sessions') },
   'POST /v1/users/:user/invitation': { permission: 'user.create', ...user('/invitation') },
+  'POST /v1/users/:user/registration-codes': {
+    permission: 'user.update',
+    ...user('/registration-codes'),
+    body: () => ({ minutes: 5 }),
+  },
+  'DELETE /v1/users/:user/registration-codes': { permission: 'user.update', ...user('/registration-codes') },
   'POST /v1/users/:user/password-reset': { permission: 'user.update', ...user('/password-reset') },
   'POST /v1/users/:user/second-factor/reset': {
     permission: 'twofactorauth.configure',
@@ -177,6 +189,29 @@ export const apiCalls: Readonly<Record<string, ApiCall>> = {
   },
 
   'GET /v1/devices/:guid/manifest': { permission: 'preservation.metadata.read', ...device('/manifest') },
+
+  ...Object.fromEntries(
+    ['tree', 'history', 'search'].map((what) => [
+      `GET /v1/devices/:guid/${what}`,
+      {
+        permission: 'restore.limited',
+        or: ['restore.personal', 'pushrestore.limited', 'pushrestore.personal'],
+        ...device(`/${what}`),
+      },
+    ]),
+  ),
+
+  'POST /v1/restores': {
+    ...restore(),
+    path: () => '/v1/restores',
+    body: (about) => ({ device: about.guid, paths: ['/'], reason: 'to see who may' }),
+  },
+  'GET /v1/restores': { ...restore(), ...listing('/v1/restores') },
+  'GET /v1/restores/:id': { ...restore(), status: 200 },
+  'POST /v1/restores/:id/cancel': restore('/cancel'),
+  // Whoever may is told that it is for whoever planned it, or that the server has no key.
+  'GET /v1/restores/:id/content': { ...restore('/content'), status: 409 },
+  'POST /v1/restores/:id/content': { ...restore('/content'), status: 409, body: () => ({}) },
 
   'GET /v1/devices/:guid/retention': { permission: 'computer.read', ...device('/retention') },
   'PUT /v1/devices/:guid/retention': {

@@ -67,6 +67,71 @@ describe('an Idempotency-Key', () => {
     expect((await create('depends', headers)).status).toBe(201);
   });
 
+  describe('whose request cannot be made again, because it was', () => {
+    const remove = (path: string, key: string, token = chief.token) =>
+      world.ask('DELETE', path, { token, headers: { 'idempotency-key': key } });
+    async function gone(name: string) {
+      const { json } = await create(name);
+      const path = `/v1/organizations/${json.id}`;
+      await world.ask('POST', `${path}/deactivate`, { token: chief.token });
+      return path;
+    }
+
+    test('is answered as it was: what was deleted is not "not there"', async () => {
+      const path = await gone('deleted once');
+      const [first, again] = [await remove(path, 'delete'), await remove(path, 'delete')];
+      expect([first.status, again.status, again.json]).toEqual([200, 200, first.json]);
+      expect([first.headers.get('idempotency-replayed'), again.headers.get('idempotency-replayed')]).toEqual([
+        null,
+        'true',
+      ]);
+      expect((await remove(path, 'another-key')).status).toBe(404);
+      expect((await world.ask('DELETE', path, { token: chief.token })).status).toBe(404);
+    });
+
+    test('of two at once deletes once, and both hear it', async () => {
+      const path = await gone('deleted by two');
+      const both = await Promise.all([remove(path, 'race-of-two'), remove(path, 'race-of-two')]);
+      expect(both.map(({ status }) => status)).toEqual([200, 200]);
+      expect(new Set(both.map(({ headers }) => headers.get('idempotency-replayed')))).toEqual(new Set([null, 'true']));
+    });
+
+    test('tells nobody else, and nothing of another request', async () => {
+      const [path, other] = [await gone('deleted by me'), await gone('deleted too')];
+      await remove(path, 'mine');
+      await remove(other, 'theirs');
+      const somebody = await world.person('Customer Cloud Admin', { name: 'not me' });
+      expect((await remove(path, 'mine', somebody.token)).status).toBe(404);
+      expect((await remove(path, 'theirs')).status).toBe(404);
+    });
+
+    test('tells no more than may be seen now', async () => {
+      const mover = await world.person('Org Admin', { name: 'mover', organization: world.top });
+      const made = await world.person('PROe User', { name: 'moved' });
+      const request = {
+        token: mover.token,
+        body: { displayName: 'A secret name' },
+        headers: { 'idempotency-key': 'moved-since' },
+      };
+      const path = `/v1/users/${made.user}`;
+      const first = await world.ask('PATCH', path, request);
+      expect([first.status, first.json.displayName]).toEqual([200, 'A secret name']);
+      // Its roles reach another organization from now on.
+      await world.storage.rows('UPDATE user_roles SET organization_id = $2 WHERE user_id = $1', [
+        mover.user,
+        world.places.sibling.organization,
+      ]);
+      await world.storage.rows('UPDATE users SET organization_id = $2 WHERE user_id = $1', [
+        mover.user,
+        world.places.sibling.organization,
+      ]);
+      const again = await world.ask('PATCH', path, request);
+      expect([again.status, again.json]).toEqual([200, { id: first.json.id, version: first.json.version }]);
+      expect(again.headers.get('idempotency-replayed')).toBe('true');
+      expect((await world.ask('GET', path, { token: mover.token })).status).toBe(404);
+    });
+  });
+
   test('never keeps a secret: it is shown once', async () => {
     const body = {
       name: 'program',
@@ -155,6 +220,23 @@ describe('a refusal', () => {
     const ours = acts.filter(({ party }) => Number(party.id) === admin.user);
     expect(ours.map(({ target, details }) => [Number(target?.id), details.why])).toEqual([
       [sibling.organization, 'out_of_scope'],
+    ]);
+  });
+
+  test('of somebody whose roles do not let them sign in is in the log, at the door and with a token', async () => {
+    const person = await world.person('PROe User', { name: 'without roles' });
+    await world.storage.rows('DELETE FROM user_roles WHERE user_id = $1', [person.user]);
+    const hash = await world.directory.passwords.hash('a horse of many colours');
+    await world.storage.rows('UPDATE users SET password_hash = $2 WHERE user_id = $1', [person.user, hash]);
+    const asked = await world.ask('GET', '/v1/organizations', { token: person.token });
+    const body = { tenant: String(world.tenant), userName: 'without roles', password: 'a horse of many colours' };
+    const signedIn = await world.ask('POST', '/v1/sessions', { body });
+    expect([asked.status, signedIn.status, signedIn.json.code]).toEqual([403, 403, 'forbidden']);
+    const found = await world.ask('GET', `/v1/audit?partyKind=user&partyId=${person.user}`, { token: chief.token });
+    const acts = found.json.items as { action: string; result: string; details: object }[];
+    expect(acts.filter(({ result }) => result === 'refused')).toMatchObject([
+      { action: 'session.create', details: { permission: 'console.login', why: 'not_held' } },
+      { action: 'request.refused', details: { permission: 'console.login', why: 'not_held' } },
     ]);
   });
 

@@ -66,7 +66,8 @@ function aboutOf(relation: RelationName, holder: Holder): About {
             : relation
     ].organization;
   if (relation !== 'self') return { ...place, elsewhere };
-  return { ...place, user: holder.user, guid: holder.guid, vault: holder.vault, elsewhere };
+  const { user, guid, vault, restore } = holder;
+  return { ...place, user, guid, vault, restore, elsewhere };
 }
 
 function expected(call: ApiCall, grants: readonly OracleGrant[], relation: RelationName): boolean {
@@ -76,7 +77,7 @@ function expected(call: ApiCall, grants: readonly OracleGrant[], relation: Relat
       return relations.some((each) => oracleMay(grants, permission, relationOf('user', each)));
     return oracleMay(grants, permission, relationOf(call.about, relation));
   };
-  return may(call.permission) || (call.or !== undefined && may(call.or));
+  return [call.permission, ...[call.or ?? []].flat()].some(may);
 }
 
 function relationOf(about: 'organization' | 'user' | 'device', relation: RelationName): Relation {

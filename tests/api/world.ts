@@ -10,7 +10,7 @@ import { insertOrganization, insertTenant } from '../../server/directory/organiz
 import { newRegistrationKey } from '../../server/directory/organizations/registration-key.ts';
 import { createSession } from '../../server/directory/sign-in/sessions/sessions.ts';
 import { drawTokens } from '../../server/directory/sign-in/sessions/tokens-of-session.ts';
-import { startTestServer, type TestServer } from '../../server/http/testing.ts';
+import { startTestServer, type TestServer, type TestServerOptions } from '../../server/http/testing.ts';
 import { newArchive, type TestStorage, testStorage } from '../helpers/storage.ts';
 
 /** Somebody or something of an organization. */
@@ -27,6 +27,8 @@ export interface Place {
   client: number;
   /** A backup plan of it. */
   plan: number;
+  /** A restore of the device, planned by its user. */
+  restore: number;
 }
 
 export interface Person {
@@ -36,7 +38,7 @@ export interface Person {
 }
 
 /** Somebody with a device. */
-export type Holder = Person & Pick<Place, 'guid' | 'vault'>;
+export type Holder = Person & Pick<Place, 'guid' | 'vault' | 'restore'>;
 
 export interface Answer {
   status: number;
@@ -59,15 +61,19 @@ export class ApiWorld {
   top = 0;
   readonly places = {} as Record<PlaceName, Place>;
 
-  static async open(): Promise<ApiWorld> {
-    const storage = await testStorage();
+  /** @param storage closed with the world; left out: one of its own */
+  static async open(
+    storage?: TestStorage,
+    { settings, keys = [randomBytes(32)] }: { settings?: TestServerOptions['settings']; keys?: Buffer[] } = {},
+  ): Promise<ApiWorld> {
+    storage ??= await testStorage();
     const directory = openDirectory({
       database: storage.database,
-      keys: localKeyService([randomBytes(32)]),
+      keys: localKeyService(keys),
       passwordHashesMax: 2,
       signInsPerMinute: 100_000,
     });
-    const server = await startTestServer({ storage, directory, cleartext: true });
+    const server = await startTestServer({ storage, directory, cleartext: true, ...(settings && { settings }) });
     const world = new ApiWorld(storage, directory, server);
     await world.#populate();
     return world;
@@ -128,7 +134,10 @@ export class ApiWorld {
     return row!.id;
   }
 
-  async addDevice(tenant: number, user: number): Promise<{ guid: string; vault: number; archive: number }> {
+  async addDevice(
+    tenant: number,
+    user: number,
+  ): Promise<{ guid: string; vault: number; archive: number; restore: number }> {
     const { vault, archive } = await newArchive(this.storage);
     await this.storage.rows('UPDATE vaults SET user_id = $2 WHERE vault_id = $1', [vault, user]);
     const guid = String(1_000_000 + user);
@@ -137,7 +146,15 @@ export class ApiWorld {
        VALUES ($1, $2, $3, 'laptop', 'linux', '1', $4, $5, $6)`,
       [tenant, user, guid, randomBytes(32), vault, archive],
     );
-    return { guid, vault, archive };
+    const [row] = await this.storage.rows<{ restore: number }>(
+      `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, kind, format,
+              selection, seq, permission, planned_files, planned_folders, planned_links, planned_bytes, planned_damaged,
+              planned_gone, planned_missing, lapses_at)
+       VALUES ($1, $2, $3, $4, $5, 'user', $2, 'them', 'streamed', 'zip', '{"paths":["Lw"],"deleted":false}', 0,
+               'restore.personal', 0, 0, 0, 0, 0, 0, 0, now() + interval '1 day') RETURNING restore_id AS restore`,
+      [tenant, user, guid, vault, archive],
+    );
+    return { guid, vault, archive, restore: row!.restore };
   }
 
   /** Somebody with a role in an organization (`own` unless said), signed in. */
@@ -155,8 +172,8 @@ export class ApiWorld {
         'INSERT INTO user_roles (tenant_id, user_id, role, scope, organization_id) VALUES ($1, $2, $3, $4, $5)',
         [tenant, user, each, scope ?? 'all', organization],
       );
-    const { guid, vault } = await this.addDevice(tenant, user);
-    return { user, name, guid, vault, token: await this.signIn(tenant, user) };
+    const { guid, vault, restore } = await this.addDevice(tenant, user);
+    return { user, name, guid, vault, restore, token: await this.signIn(tenant, user) };
   }
 
   async signIn(tenant: number, user: number): Promise<string> {

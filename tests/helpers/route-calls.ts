@@ -70,6 +70,7 @@ export const described: Record<string, Described> = {
       message('/v1/devices/query', { registrationKey, userName, password }),
   },
   'GET /v1/self': { needs: 'token', status: 200, call: () => ({ path: '/v1/self' }) },
+  'GET /v1/self/plans': { needs: 'token', status: 200, call: () => ({ path: '/v1/self/plans' }) },
   'POST /v1/keys/raise': {
     needs: 'token',
     status: 200,

@@ -5,6 +5,7 @@ import { sha256 } from '../../protocol/hashes.ts';
 import type { CommitAnswer, CommitRequest, RunCounts, VersionMessage } from '../../protocol/messages.ts';
 import { encodeMessage } from '../../protocol/wire.ts';
 import { type Fence, openFence } from '../../storage/archive/checking/fence.ts';
+import { onlyPolicy } from '../../storage/archive/retention/policies.ts';
 import type { PruneDeps } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { commitVersions } from '../../storage/archive/writing/commit.ts';
@@ -87,7 +88,7 @@ export async function newHeldFence(storage: Storage): Promise<Fence> {
 
 /** What a prune needs: nobody stops it, and deleted files go at once. */
 export const pruneAtOnce: PruneDeps = {
-  readPolicy: async () => ({ ...defaultRetention, deletedAfterDays: 0 }),
+  readPolicies: async () => onlyPolicy({ ...defaultRetention, deletedAfterDays: 0 }),
   assertMayDelete: async () => {},
   assertStillHeld: () => {},
 };

@@ -17,7 +17,7 @@ import { day, minute } from './settings.ts';
 import { betweenBeats, type Machine, NetworkError, type World } from './world.ts';
 
 const pruneDeps = (world: World, fence: Fence): PruneDeps => ({
-  readPolicy: async (_, ref) => world.policyOf(ref.archive),
+  readPolicies: async (_, ref) => world.policiesOf(ref.archive),
   assertMayDelete: () => fence.assertHeld(),
   assertStillHeld: (now) => fence.assertStillHeld(now),
 });

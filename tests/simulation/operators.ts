@@ -67,7 +67,7 @@ export async function runOperator(world: World): Promise<void> {
       else if (dice < 0.45) await world.request('hold', (storage) => placeSomeHold(world, storage, vault));
       else if (dice < 0.8)
         await world.request('hold', (storage) => releaseHolds(storage, vault, random.pick([0, 0, 30_000])));
-      else world.setPolicy(archive, world.somePolicy());
+      else world.setPolicies(archive, world.somePolicies());
     } catch (error) {
       if (!(error instanceof NetworkError) && !(error instanceof Problem)) throw error;
     }

@@ -1,6 +1,7 @@
 /** What of a file's history somebody needs, by one snapshot of the catalog: what a hold covers, what a reader has leased. */
 import { holdCovers } from '../../storage/archive/retention/hold-policy.ts';
-import { type FileVersion, planRetention, type RetentionPolicy } from '../../storage/archive/retention/retention.ts';
+import { type ArchivePolicies, policiesByPath } from '../../storage/archive/retention/policies.ts';
+import { type Decision, type FileVersion, planByAny } from '../../storage/archive/retention/retention.ts';
 import type { CatalogDump, HoldDump, VersionDump } from './catalog-dump.ts';
 import type { Effect } from './effects.ts';
 import type { Model } from './model.ts';
@@ -50,14 +51,26 @@ const unpinned = (model: Model, { seq, committedMs, mac }: VersionDump): FileVer
   deleted: model.sent.get(mac)!.deleted,
 });
 
+/** What becomes of the versions of a file, by the policies that it has where it lies. */
+export function planOf(
+  model: Model,
+  history: readonly VersionDump[],
+  versions: readonly FileVersion[],
+  { policies, nowMs }: { policies: ArchivePolicies; nowMs: number },
+): Decision[] {
+  const path = Buffer.from(model.sent.get(history[0]!.mac)!.path);
+  const of = policiesByPath(policies)(path).map(({ policy }) => policy);
+  return planByAny(versions, of, nowMs).decisions;
+}
+
 /** What a deleter left in an archive for a hold or a lease alone: without these it would have gone. */
 export function keptByPins(
   model: Model,
   dump: CatalogDump,
   of: { vault: number; archive: number },
-  { policy, nowMs }: { policy: RetentionPolicy; nowMs: number },
+  plan: { policies: ArchivePolicies; nowMs: number },
 ): Effect[] {
-  const pins = new Pins(model, dump, of, nowMs);
+  const pins = new Pins(model, dump, of, plan.nowMs);
   if (pins.areNone) return [];
   const kept = new Set<Effect>();
   const files = Map.groupBy(
@@ -66,11 +79,8 @@ export function keptByPins(
   );
   for (const history of files.values()) {
     const versions = pins.pinned(history);
-    const { decisions } = planRetention(
-      versions.map(({ pinned: _, ...version }) => version),
-      policy,
-      nowMs,
-    );
+    const asIfUnpinned = versions.map(({ pinned: _, ...version }) => version);
+    const decisions = planOf(model, history, asIfUnpinned, plan);
     for (const [i, { keep }] of decisions.entries())
       if (!keep && versions[i]!.pinned) kept.add(versions[i]!.pinned === 'hold' ? 'kept by a hold' : 'kept by a lease');
   }

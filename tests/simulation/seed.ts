@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { AdoptRefused } from '../../storage/archive/checking/adopt.ts';
+import { onlyPolicy } from '../../storage/archive/retention/policies.ts';
 import { Agent, type DeviceState, newDeviceState, runAgent } from './agents.ts';
 import { Violation } from './check.ts';
 import type { CoverageReport } from './coverage.ts';
@@ -87,6 +88,7 @@ class Life {
   #repairClockAtStep = 0;
   readonly #setBack: SetBack;
   #setBackAtStep = 0;
+  #waitsForLoss = false;
   #adopting = false;
   #resting = false;
 
@@ -193,10 +195,14 @@ class Life {
     const isDeleting = scheduler.parked.some(({ label }) => aboutToDelete.has(label));
     if (falls(isDeleting ? 0.002 : 0.00005) && !this.#setBack.hasKept && world.setBackAtStep === null) {
       await this.#setBack.keep();
-      // Sometimes so late that objects which it names are gone from the bucket.
-      this.#setBackAtStep = scheduler.steps + 150 + random.below(random.pick([900, 900, 4_000]));
+      // Sometimes so late that an object which it names is gone from the bucket.
+      this.#waitsForLoss = random.chance(0.5);
+      this.#setBackAtStep = scheduler.steps + 150 + random.below(this.#waitsForLoss ? 6_000 : 900);
     }
-    if (this.#setBack.hasKept && scheduler.steps >= this.#setBackAtStep) await this.#setItBack();
+    if (this.#setBack.hasKept) {
+      const isLost = this.#waitsForLoss && this.#setBack.hasLostAny;
+      if (isLost || scheduler.steps >= this.#setBackAtStep) await this.#setItBack();
+    }
     if (world.setBackAtStep !== null && scheduler.steps >= world.setBackAtStep + 500) this.#adopt();
     if (world.clockIsWrong && scheduler.steps >= this.#repairClockAtStep) await world.setClockWrong(0);
     // Whoever was started while the clock was wrong takes the right time for a jump, and says so to its operator.
@@ -343,7 +349,8 @@ class Life {
     for (const vault of new Set(world.devices.map((device) => device.vault)))
       await world.finish(() => releaseHolds(storage, vault, 0));
     for (const state of this.#states.slice(0, world.devices.length)) {
-      world.setPolicy(state.device.archive, { ...world.somePolicy(), deletedAfterDays: 0, keepWithinDays: 0 });
+      const policy = { ...world.somePolicies().policy, deletedAfterDays: 0, keepWithinDays: 0 };
+      world.setPolicies(state.device.archive, onlyPolicy(policy));
       await world.finish(() => this.#deleteAll(state));
     }
     // Past every time that a wrong clock may have written.

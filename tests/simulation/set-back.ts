@@ -10,6 +10,7 @@ import type { World } from './world.ts';
 export class SetBack {
   readonly #world: World;
   #keptNonces: ReadonlySet<string> | null = null;
+  #keptLive: readonly string[] = [];
 
   constructor(world: World) {
     this.#world = world;
@@ -25,7 +26,13 @@ export class SetBack {
     await lane.keep('earlier');
     const { rows } = await lane.monitor.query('SELECT nonce, previous FROM fence');
     this.#keptNonces = new Set(`${rows[0].nonce} ${rows[0].previous ?? ''}`.split(' '));
+    this.#keptLive = this.#world.checker.dump!.objects.filter(({ state }) => state === 'live').map(({ key }) => key);
     scheduler.say('the catalog is kept');
+  }
+
+  /** Whether the kept catalog names an object that the bucket holds no more. */
+  get hasLostAny(): boolean {
+    return this.#keptLive.some((key) => !this.#world.bucket.objects.has(key));
   }
 
   /** Whether setting it back is something that the fence can see: a renewal that the kept catalog lacks is in the bucket. */
@@ -54,7 +61,7 @@ export class SetBack {
     await lane.rollBackAll();
     await lane.setBack('earlier');
     this.#keptNonces = null;
-    world.setBackAtStep = scheduler.steps;
+    world.wentBack();
     const dump = await world.acceptCatalog();
     world.model.taken.clear();
     for (const { archive } of world.devices) {

@@ -1,4 +1,5 @@
 /** The times and bounds of a simulated world: short, so that everything lapses all the time. */
+import type { ArchivePolicies } from '../../storage/archive/retention/policies.ts';
 import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
 import { type StorageSettings, storageDefaults } from '../../storage/storage.ts';
 import type { Random } from '../helpers/random.ts';
@@ -19,8 +20,19 @@ export const settings: StorageSettings = {
   suspiciousFilesMin: 7,
 };
 
+/** One for all, now and then with others for a folder. */
+export function somePolicies(random: Random): ArchivePolicies {
+  const folders = [{ path: Buffer.from('/folder1'), anyCase: false }];
+  const ofFolders = Array.from({ length: random.pick([0, 0, 1, 2]) }, (_, i) => ({
+    name: `plan ${i}`,
+    folders,
+    policy: somePolicy(random),
+  }));
+  return { name: 'archive', policy: somePolicy(random), folders: ofFolders };
+}
+
 /** A policy whose windows are as short as the worlds' lives. */
-export function somePolicy(random: Random): RetentionPolicy {
+function somePolicy(random: Random): RetentionPolicy {
   const [first, second, third] = random.pick([
     [0, 15, 60],
     [15, 60, 24 * 60],

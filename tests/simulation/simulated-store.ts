@@ -37,6 +37,8 @@ export class Bucket {
   readonly deleted = new Set<string>();
   /** Offsets of the bits that the world flipped, by key. */
   readonly flipped = new Map<string, number[]>();
+  /** Keys that had some, until a late request put their object once more; and the scheduler's step of that. */
+  readonly healed = new Map<string, number>();
   /** The listing of a moment ago, and when that was by the store's clock. */
   stale: { objects: Map<string, StoredObject>; atMs: number } = { objects: new Map(), atMs: 0 };
 }

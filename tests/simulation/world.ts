@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict';
 import { Problem } from '../../protocol/problems.ts';
 import { DeletingStopped, type Fence, openFence } from '../../storage/archive/checking/fence.ts';
-import type { RetentionPolicy } from '../../storage/archive/retention/retention.ts';
+import { fenceKey } from '../../storage/archive/checking/fence-object.ts';
+import type { ArchivePolicies } from '../../storage/archive/retention/policies.ts';
 import { type Database, isPassingFault } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
 import { ObjectNotFound, ObjectStoreFault } from '../../storage/objects/object-store.ts';
@@ -20,10 +21,11 @@ import { DeleterWatch } from './deleter-watch.ts';
 import { effectsOf } from './effects.ts';
 import { Faults } from './faults.ts';
 import { epochMs, type Lane } from './lane.ts';
+import { linger } from './linger.ts';
 import { Model } from './model.ts';
 import { keptByPins } from './pins.ts';
 import { Scheduler, type SimulatedProcess, type Task } from './scheduler.ts';
-import { beatMs, settings, somePolicy } from './settings.ts';
+import { beatMs, settings, somePolicies } from './settings.ts';
 import { type Committed, SimulatedDatabase } from './simulated-database.ts';
 import { Bucket, SimulatedStore } from './simulated-store.ts';
 
@@ -61,11 +63,14 @@ export class World {
   readonly servers: Machine[] = [];
   readonly workers: Machine[] = [];
   /** archive -> its policies, each since a step; the last one is that of now. */
-  readonly policies = new Map<number, { since: number; policy: RetentionPolicy }[]>();
+  readonly policies = new Map<number, { since: number; policies: ArchivePolicies }[]>();
   /** Raised whenever a lookup of the truth may be older than what happened since. */
   generation = 0;
   /** Since when the catalog is one that the bucket does not belong to; null: it does. */
   setBackAtStep: number | null = null;
+  /** What `adopt` wrote into the row since then; and whether it is in the bucket, too. */
+  #adoptedNonce: string | null = null;
+  #isAdopted = false;
   readonly lostObjects = new Set<string>();
   catalogId = '';
   /** Blocks that a reader was told are absent: deleted meanwhile, or damaged. */
@@ -100,9 +105,10 @@ export class World {
         this.policies
           .get(archive)!
           .filter((_, i, all) => (all[i + 1]?.since ?? Number.POSITIVE_INFINITY) >= step)
-          .map((each) => each.policy),
+          .map((each) => each.policies),
       clockWrongByMs: () => this.#wrongByMs,
-      mustNotDelete: () => this.setBackAtStep !== null,
+      mustNotDelete: () => this.#isForeign,
+      steps: () => this.scheduler.steps,
       deleters: new Set(['versions.delete']),
     });
   }
@@ -128,7 +134,7 @@ export class World {
           const index = this.devices.length;
           const archive = await database.transaction((tx) => createArchive(tx, { vault, deviceId: index }));
           this.devices.push({ vault, archive, index });
-          this.setPolicy(archive, this.somePolicy());
+          this.setPolicies(archive, this.somePolicies());
         }
       }
     });
@@ -148,7 +154,11 @@ export class World {
         this.#committed.push(committed);
       },
       onStatement: (name, values) => {
-        if (this.coverage.isLive) this.deleters.onStatement(name, values);
+        // Put only after the row has been committed: that is soon enough to remember it.
+        if (name === 'fence.replace') this.#adoptedNonce = values[0] as string;
+        if (!this.coverage.isLive) return;
+        this.deleters.onStatement(name, values);
+        linger(this.scheduler, this.random, name);
       },
       generation: () => this.generation,
       onBroken: (error) => this.fail(error),
@@ -162,6 +172,9 @@ export class World {
       onDelete: (key) => this.#deleting(key),
       onPut: (key, bytes, before) => {
         const rotten = this.bucket.flipped.delete(key);
+        if (rotten) this.bucket.healed.set(key, this.scheduler.steps);
+        if (key === fenceKey(this.catalogId) && JSON.parse(`${bytes}`).nonce === this.#adoptedNonce)
+          this.#isAdopted = true;
         if (before && !rotten && !before.bytes.equals(bytes) && key.includes('/blocks/'))
           throw new Violation(`3: other bytes were put under ${key}`);
       },
@@ -179,17 +192,17 @@ export class World {
     return openFence(storage, { beatMs, beatsBeforeDeleting: 2, monotonicMs: () => this.#trueMs, pause });
   }
 
-  setPolicy(archive: number, policy: RetentionPolicy): void {
+  setPolicies(archive: number, policies: ArchivePolicies): void {
     const all = this.policies.get(archive) ?? [];
-    this.policies.set(archive, [...all, { since: this.scheduler.steps, policy }]);
+    this.policies.set(archive, [...all, { since: this.scheduler.steps, policies }]);
   }
 
-  policyOf(archive: number): RetentionPolicy {
-    return this.policies.get(archive)!.at(-1)!.policy;
+  policiesOf(archive: number): ArchivePolicies {
+    return this.policies.get(archive)!.at(-1)!.policies;
   }
 
-  somePolicy(): RetentionPolicy {
-    return somePolicy(this.random);
+  somePolicies(): ArchivePolicies {
+    return somePolicies(this.random);
   }
 
   // --- time ----------------------------------------------------------------------------------------------------------
@@ -288,8 +301,11 @@ export class World {
   /** What a caller may see: a Problem, or that it is not known what happened. Anything else is a bug of ours. */
   classify(error: unknown): Error {
     if (error instanceof Problem || error instanceof NetworkError || error instanceof DeletingStopped) return error;
-    if (error instanceof ObjectStoreFault) return new NetworkError(error.message);
-    if (!isPassingFault(error) && !(error instanceof ObjectNotFound)) this.fail(error);
+    // The fence says which of the two could not be asked, and has the fault itself as its cause.
+    const { cause } = error as Error;
+    if (error instanceof ObjectStoreFault || cause instanceof ObjectStoreFault)
+      return new NetworkError((error as Error).message);
+    if (!isPassingFault(error) && !isPassingFault(cause) && !(error instanceof ObjectNotFound)) this.fail(error);
     return new NetworkError((error as Error).message);
   }
 
@@ -337,8 +353,20 @@ export class World {
     const planned = ran.find(({ name, rows }) => name === 'files.setPruneAfter' && rows > 0);
     if (!planned) return;
     const [vault, archive] = planned.values as [number, number];
-    const plan = { policy: this.policyOf(archive), nowMs: at };
+    const plan = { policies: this.policiesOf(archive), nowMs: at };
     this.coverage.tookEffect(task.id, keptByPins(this.model, dump, { vault, archive }, plan));
+  }
+
+  /** The catalog is an earlier one from now on, and not the bucket's until somebody has adopted it. */
+  wentBack(): void {
+    this.setBackAtStep = this.scheduler.steps;
+    this.#adoptedNonce = null;
+    this.#isAdopted = false;
+  }
+
+  /** An operator whose last request got no answer adopts again, but what was adopted may delete by then. */
+  get #isForeign(): boolean {
+    return this.setBackAtStep !== null && !this.#isAdopted;
   }
 
   /** The catalog is another one: what was known of it before is not so any more. */
@@ -362,8 +390,7 @@ export class World {
     const object = dump.objects.find((each) => each.key === key);
     if (this.bucket.objects.has(key))
       this.coverage.tookEffect(this.scheduler.taskIfAny()?.id ?? null, [object ? 'object deleted' : 'orphan deleted']);
-    if (this.setBackAtStep !== null)
-      this.fail(new Violation(`object ${key} was deleted by a catalog that is not the bucket's`));
+    if (this.#isForeign) this.fail(new Violation(`object ${key} was deleted by a catalog that is not the bucket's`));
     if (object?.state !== 'live') return;
     this.fail(new Violation(`1: object ${key} was deleted while it is live`));
   }

@@ -44,9 +44,12 @@ export async function record(tx: Transaction, by: By, act: Act): Promise<void> {
  * @returns whether it was written; otherwise it was counted, and is told with others in one act later
  */
 export function recordAlone(database: Database, by: By, act: Act): Promise<boolean> {
-  return database.transaction(async (tx) => {
-    if (!(await isAmongFirst(tx, by, act.action))) return false;
-    await record(tx, by, act);
-    return true;
-  });
+  return database.transaction((tx) => recordFirst(tx, by, act));
+}
+
+/** The same in a transaction that there is: what counts is locked right before the log's head. */
+export async function recordFirst(tx: Transaction, by: By, act: Act): Promise<boolean> {
+  if (!(await isAmongFirst(tx, by, act))) return false;
+  await record(tx, by, act);
+  return true;
 }

@@ -47,6 +47,26 @@ describe('refused acts', () => {
     expect(await times(1, () => byAda(90))).toBe(1);
   });
 
+  test('of one reason do not hide the first of another, and the sum says which it is of', async () => {
+    expect(await times(ofOneParty + 3, () => byAda(tenant))).toBe(ofOneParty);
+    const code = { ...refused, details: { why: 'wrong code' } };
+    expect(await times(ofOneParty, () => byAda(tenant), code)).toBe(ofOneParty);
+    expect(await times(2, () => byAda(tenant), code)).toBe(0);
+    expect(await times(ofAll + 1, (i) => nobody(`10.3.${i >> 8}.${i & 255}`))).toBe(ofAll - ofOneParty);
+    expect(await times(1, () => nobody('10.4.0.1'), code)).toBe(1);
+    await minutesLater();
+    await tellRepeats(storage.database);
+    const told = await storage.rows<{ why: string; more: number }>(
+      `SELECT details->>'why' AS why, (details->>'notWritten')::int AS more
+         FROM acts WHERE tenant_id = ${tenant} AND details->>'notWritten' IS NOT NULL ORDER BY 1, 2`,
+    );
+    expect(told).toEqual([
+      { why: 'password', more: 3 },
+      { why: 'password', more: 11 },
+      { why: 'wrong code', more: 2 },
+    ]);
+  }, 30_000);
+
   test('that were counted are told in one act when their minute is over, once', async () => {
     await times(15, () => byAda(tenant));
     expect(await tellRepeats(storage.database)).toBe(0);

@@ -27,8 +27,8 @@ export async function tellRepeats(database: Database, { signal }: { signal?: Abo
 const limitOf = ({ party }: Repeat): number => (party === everybody ? repeatLimits.ofAll : repeatLimits.ofOneParty);
 
 function tellRepeat(tx: Transaction, repeat: Repeat & { notWritten: number }): Promise<void> {
-  const { tenant, action, kind, id, name, address, minute, notWritten } = repeat;
+  const { tenant, action, why, kind, id, name, address, minute, notWritten } = repeat;
   const by: By = { tenant: tenant === serverLog ? null : tenant, party: { kind, id, name }, address };
-  const details = { notWritten, minute: minute.toISOString() };
+  const details = { ...(why !== '' && { why }), notWritten, minute: minute.toISOString() };
   return record(tx, by, { action, target: null, organization: null, result: 'refused', details });
 }

@@ -5,9 +5,10 @@ import { Problem } from '../../../protocol/problems.ts';
 import type { Transaction } from '../../../storage/catalog/database.ts';
 import { findVaultOfUser } from '../../../storage/catalog/vaults.ts';
 import type { Directory } from '../directory.ts';
-import { type SignInRequest, signIn } from '../sign-in/sign-in.ts';
+import { signInFailed } from '../sign-in/sign-in.ts';
 import { tokenHash } from '../sign-in/tokens.ts';
 import type { EffectiveState } from '../users/effective-state.ts';
+import { lockActiveUser } from '../users/people.ts';
 import {
   type DeviceIdentity,
   type DeviceOfUser,
@@ -17,6 +18,8 @@ import {
   noteDeviceSeen,
   vaultHasArchive,
 } from './devices.ts';
+import { findMade, makeListingCode, newRegistrationCode } from './registering/registration-codes.ts';
+import { type Registrant, type SignInOrCode, usedMeanwhile, useUp, whoRegisters } from './registering/who-registers.ts';
 import { settingsOfMany } from './settings-of-many.ts';
 
 /** Backs up, and restores only if it says so. */
@@ -92,18 +95,44 @@ export async function archivesReadableBy(directory: Directory, device: DeviceAcc
 }
 
 /**
- * The devices a new installation of this user can take the place of, newest first.
- * @throws Problem sign_in_failed, too_many_requests
+ * The devices a new installation of this user can take the place of, newest first. A registration code is only looked at.
+ * A code of the second factor is used up, as it would be at any door; a registration code is answered in its place, so
+ * that its user needs no other to register with.
+ * @throws Problem as `whoRegisters`
  */
 export async function listReplaceable(
   directory: Directory,
-  request: SignInRequest,
+  request: SignInOrCode,
   address: string,
 ): Promise<z.infer<typeof DevicesAnswer>> {
-  const user = await signIn(directory, request, address, 'look');
-  const vault = await findVaultOfUser(directory.database, user.userId);
+  const who = await whoRegisters(directory, request, address);
+  const code = who.by === 'sign-in' ? await useForLooking(directory, who, address) : null;
+  const vault = await findVaultOfUser(directory.database, who.userId);
   const devices = vault === null ? [] : await listDevicesOfVault(directory.database, vault);
-  return { devices: devices.filter(isReplaceable).map(describe) };
+  return {
+    devices: devices.filter(isReplaceable).map(describe),
+    ...(code !== null && { registrationCode: code }),
+  };
+}
+
+/** @returns a registration code, where a code of the second factor was given */
+async function useForLooking(
+  directory: Directory,
+  who: Registrant & { by: 'sign-in' },
+  address: string,
+): Promise<string | null> {
+  const code = who.judged.code ? newRegistrationCode() : null;
+  const { userId: user, tenantId: tenant, userName: name, organization } = who;
+  const done = await directory.database.transaction(async (tx) => {
+    if (!(await lockActiveUser(tx, user))) throw signInFailed();
+    // By a COMMIT whose outcome was not known.
+    if (code !== null && (await findMade(tx, code)) !== null) return true;
+    if (!(await useUp(tx, who))) return false;
+    if (code !== null) await makeListingCode(tx, { tenant, user, name, organization, address }, code);
+    return true;
+  });
+  if (!done) throw await usedMeanwhile(directory, who);
+  return code;
 }
 
 function isReplaceable({ state }: DeviceOfUser): boolean {

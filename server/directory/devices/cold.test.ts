@@ -199,3 +199,21 @@ describe('the date of a cold archive', () => {
     expect(ColdUntilRequest.safeParse({ until }).success).toBe(accepted);
   });
 });
+
+test('an archive that somebody else has just changed goes cold all the same, and of many each its own', async () => {
+  const others = await Promise.all(
+    [1, 2, 3].map(async () => world.device({ tenant, user: await world.user({ tenant, organization: below }) })),
+  );
+  let done: Promise<unknown> | null = null;
+  // As a commit does: it has the row when the organization is deactivated, and leaves another version of it.
+  await world.change(async (tx) => {
+    const text = 'UPDATE archives SET next_seq = next_seq + 1 WHERE archive_id = $1';
+    await tx.query({ name: '', text }, [laptop.archive]);
+    done = organization('deactivate');
+    while ((await world.sql('SELECT 1 FROM pg_locks WHERE NOT granted')).length === 0);
+  });
+  await done;
+  for (const each of [laptop, desktop, ...others]) expect(await archive(each)).toEqual(['cold', 365]);
+  await organization('reactivate');
+  for (const each of [laptop, desktop, ...others]) expect(await archive(each)).toEqual(['active', null]);
+});

@@ -4,7 +4,9 @@
  * keeps the date it got then.
  *
  * Called in the transaction that changes the state, after the change, under the lock of the tenant's row (for sharing,
- * where the change is one device's). Archives are locked after all rows of the directory, in the order of their keys.
+ * where the change is one device's). Archives are locked after all rows of the directory, a page of devices at a time and
+ * those of one date in the order of their keys: archives of several users are changed by whoever has the tenant's row alone,
+ * so that two of them never meet, and whoever else locks archives (a commit, a deleter) has those of one vault.
  */
 import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
@@ -72,14 +74,6 @@ async function* devicesIn(tx: Transaction, tenant: number, of: ColdScope): Async
   }
 }
 
-/** In the order of the vaults. A vault is one user's, and so in one organization. */
-function byVault(devices: readonly ScopeRow[]): { vault: number; archives: number[]; organization: number }[] {
-  const vaults = Map.groupBy(devices, ({ vault }) => vault);
-  return [...vaults]
-    .sort(([a], [b]) => a - b)
-    .map(([vault, of]) => ({ vault, archives: of.map(({ archive }) => archive), organization: of[0]!.organization }));
-}
-
 /**
  * Makes cold what is deactivated now and was in use, for as many days as `coldStorage.days` says where it is.
  * @returns how many archives
@@ -97,14 +91,16 @@ export async function coolArchives(
     example ??= out[0];
     const places = out.map(({ organization }) => organization);
     const settings = await settingsOfMany(tx, tenant, places, ['coldStorage.days']);
-    for (const { vault, archives, organization } of byVault(out)) {
+    const daysOf = ({ organization }: ScopeRow): number => {
       const days = settings.value(organization, 'coldStorage.days');
       if (days === null)
         throw new Problem('conflict', `coldStorage.days of organization ${organization} cannot be read; set it first`, {
           organization,
         });
-      for (const until of await coolArchiveRows(tx, { vault, archives, days })) dates.push(until.getTime());
-    }
+      return days;
+    };
+    for (const [days, archives] of Map.groupBy(out, daysOf))
+      for (const until of await coolArchiveRows(tx, archives, days)) dates.push(until.getTime());
   }
   if (dates.length > 0)
     await recordArchives(
@@ -134,7 +130,7 @@ export async function warmArchives(
   for await (const devices of devicesIn(tx, tenant, of)) {
     const back = devices.filter(({ state }) => !isOut(state));
     example ??= back[0];
-    for (const ofVault of byVault(back)) archives += (await warmArchiveRows(tx, ofVault)).length;
+    if (back.length > 0) archives += (await warmArchiveRows(tx, back)).length;
   }
   if (archives > 0)
     await recordArchives(tx, by, { of, example: example! }, { action: 'archive.warm', details: { archives } });

@@ -26,7 +26,9 @@ const sql = {
 
   findRegistered: statement(
     'directory.findRegistered',
-    `SELECT guid::text AS guid, name AS "deviceName", vault_id AS vault, archive_id AS archive FROM devices WHERE token_sha256 = $1`,
+    `SELECT guid::text AS guid, name AS "deviceName", vault_id AS vault, archive_id AS archive, user_id AS "userId", state,
+            replaces_id IS NOT NULL AS "tookPlace"
+       FROM devices WHERE token_sha256 = $1`,
   ),
 
   // Counts no further than the bound.
@@ -42,8 +44,8 @@ const sql = {
 
   insert: statement(
     'directory.insertDevice',
-    `INSERT INTO devices (device_id, tenant_id, user_id, guid, name, platform, agent_version, token_sha256, vault_id, archive_id, replaces_id, last_seen_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now())`,
+    `INSERT INTO devices (device_id, tenant_id, user_id, guid, name, platform, agent_version, token_sha256, vault_id, archive_id, replaces_id, registered_with, last_seen_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())`,
   ),
 
   lockByGuid: statement(
@@ -108,9 +110,17 @@ export interface RegisteredDevice {
   archive: number;
 }
 
-/** The device a repeated registration made the first time, or null. */
-export async function findRegistered(tx: Transaction, tokenSha256: Buffer): Promise<RegisteredDevice | null> {
-  const [row] = await tx.query<RegisteredDevice>(sql.findRegistered, [tokenSha256]);
+/** The device of a token, whosever and however it is now: what a repeated registration made the first time. */
+export interface DeviceThere extends RegisteredDevice {
+  userId: number;
+  /** Its own. */
+  state: DeviceState;
+  /** That of another device. */
+  tookPlace: boolean;
+}
+
+export async function findRegistered(tx: Transaction, tokenSha256: Buffer): Promise<DeviceThere | null> {
+  const [row] = await tx.query<DeviceThere>(sql.findRegistered, [tokenSha256]);
   return row ?? null;
 }
 
@@ -135,6 +145,8 @@ export interface NewDevice extends RegisteredDevice {
   tokenSha256: Buffer;
   /** The device whose place it takes. */
   replaces: number | null;
+  /** The code it is registered with, hashed together with its token; null: none. */
+  registeredWith: Buffer | null;
 }
 
 export async function insertDevice(tx: Transaction, device: NewDevice): Promise<void> {
@@ -150,6 +162,7 @@ export async function insertDevice(tx: Transaction, device: NewDevice): Promise<
     vault,
     archive,
     replaces,
+    registeredWith,
   } = device;
   await tx.query(sql.insert, [
     deviceId,
@@ -163,6 +176,7 @@ export async function insertDevice(tx: Transaction, device: NewDevice): Promise<
     vault,
     archive,
     replaces,
+    registeredWith,
   ]);
 }
 

@@ -6,6 +6,7 @@
 import type { z } from 'zod';
 import { printablePath } from '../../../protocol/paths.ts';
 import { Problem } from '../../../protocol/problems.ts';
+import { assertShown } from '../../../storage/archive/reading/shown-archive.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
 import {
   type ArchiveFacts,
@@ -251,13 +252,14 @@ function isWanted(view: DeviceRecord, query: z.infer<typeof ListDevicesQuery>): 
   return Date.parse(view.lastCompletedAt) < Date.parse(query.completedBefore);
 }
 
-/** What the last run of a device left out, and why; in pages. @throws Problem not_found */
+/** What the last run of a device left out, and why; in pages. @throws Problem not_found; conflict when its archive has expired */
 export async function listSkippedFiles(
   db: Transaction,
   of: { tenant: number; guid: string },
   query: z.infer<typeof ListSkippedQuery>,
 ): Promise<z.infer<typeof SkippedPage>> {
   const { facts } = await findOne(db, of, 'administrator');
+  await assertShown(db, facts);
   if (!facts.latest) return { run: null, items: [], next: null };
   const { run } = facts.latest;
   const after = Buffer.from(query.after ?? '', 'hex');

@@ -10,7 +10,7 @@ import { type Database, databaseDefaults, openDatabase, statement } from '../../
 import { type TestDatabase, testDatabase } from '../../../tests/helpers/postgres.ts';
 import { type Directory, openDirectory } from '../directory.ts';
 import { localKeyService } from '../keys/local-keys.ts';
-import { hasFileSealedKeys } from '../keys/sealed-keys.ts';
+import { hasFileSealedRecords } from '../keys/sealed/kinds.ts';
 import { createFirstTenant } from '../organizations/first-tenant.ts';
 import { insertOrganization, insertTenant } from '../organizations/inserting.ts';
 import { newRegistrationKey } from '../organizations/registration-key.ts';
@@ -346,14 +346,14 @@ test('a server key that sealed vault keys is not taken for one that was never ma
   const empty = await testDatabase();
   const own = openDatabase({ ...databaseDefaults, connectionString: empty.connectionString });
   try {
-    expect(await hasFileSealedKeys(own)).toBe(false);
+    expect(await hasFileSealedRecords(own)).toBe(false);
   } finally {
     await own.close();
     await empty.drop();
   }
   const [person] = await makeTenant('uma');
   await register(person!);
-  expect(await hasFileSealedKeys(database)).toBe(true);
+  expect(await hasFileSealedRecords(database)).toBe(true);
 });
 
 test('the first tenant is made once, however often it is asked for', async () => {

@@ -1,6 +1,14 @@
 /**
- * Makes an agent installation a device: a registration key and a user's sign-in become a GUID, a token, an archive and
- * the way to the vault's key. A user's first device makes the vault. All rows of one registration appear together.
+ * Makes an agent installation a device: a registration key and a user's sign-in, or a registration code, become a GUID, an
+ * archive and the way to the vault's key, for the token that the agent has drawn. A user's first device makes the vault.
+ * All rows of one registration appear together.
+ *
+ * What must stay true: one token is one device. A registration that comes again is answered with the device it made,
+ * after whoever asks was judged as the first time, and with nothing else.
+ *
+ * Lock order: the tenant's row for sharing, the user's, what is used up by signing in, the device's whose place is taken,
+ * what is the engine's, the log's head. Registrations of one user meet at the user's row: of two with one code, or with one
+ * token, the second finds what the first has done.
  */
 import { randomBytes } from 'node:crypto';
 import type { KeptKey, RegisterAnswer, RegisterRequest, VaultKey } from '../../../protocol/messages.ts';
@@ -22,10 +30,11 @@ import { forCaller, vaultKeyContext } from '../keys/key-service.ts';
 import { requireKeyLevel } from '../keys/levels.ts';
 import { keptKey } from '../keys/raising/kept-keys.ts';
 import { findKeyOwner, noteKeyIssued } from '../keys/unseal.ts';
-import { type SignedIn, signIn, signInFailed } from '../sign-in/sign-in.ts';
+import { type SignedIn, signInFailed } from '../sign-in/sign-in.ts';
 import { newToken, tokenHash } from '../sign-in/tokens.ts';
 import { lockActiveUser } from '../users/people.ts';
 import {
+  type DeviceThere,
   devicesPerUserMax,
   findRegistered,
   hasRoomForDevice,
@@ -35,6 +44,14 @@ import {
   type RegisteredDevice,
   setDeviceState,
 } from './devices.ts';
+import {
+  byUser,
+  noSuchCode,
+  type Registrant,
+  usedMeanwhile,
+  useUp,
+  whoRegisters,
+} from './registering/who-registers.ts';
 
 const tooManyDevices = `you have ${devicesPerUserMax} devices, and there may be no more: put this installation in the place of one of them`;
 
@@ -43,36 +60,70 @@ const firstGeneration = 1;
 
 /**
  * Registers a device, or with `replace` puts this installation in the place of an earlier one, whose token stops working.
+ * With the token of a device that the same request made before: answers that device.
  * @param address where the request came from, for the bound on failed sign-ins
- * @throws Problem sign_in_failed, too_many_requests, not_found and forbidden (field `replace`), forbidden when the user
- *   has as many devices as there may be
+ * @throws Problem as `whoRegisters`; not_found and forbidden (field `replace`); forbidden when the user has as many devices
+ *   as there may be; conflict (field `token`) when the token is that of another device, or of one that is active no more
  */
 export async function registerDevice(
   directory: Directory,
   request: RegisterRequest,
   address: string,
 ): Promise<RegisterAnswer> {
-  const user = await signIn(directory, request, address);
-  const token = newToken();
-  const prepared = await prepareKeys(directory, user, request.vaultKey);
+  const who = await whoRegisters(directory, request, address);
+  const token = request.token ?? newToken();
+  const prepared = await prepareKeys(directory, who, request.vaultKey);
   // The transaction may run twice, after a COMMIT of unknown outcome: what is random is chosen here, once.
   const drawn = { guid: newGuid(), tokenSha256: tokenHash(token)! };
+  let run: 'first' | 'made' | 'found' = 'first';
 
-  const { device, rows } = await directory.database.transaction(async (tx) => {
-    if (!(await lockActiveUser(tx, user.userId))) throw signInFailed();
-    const registered = await findRegistered(tx, drawn.tokenSha256);
-    const device = registered ?? (await enterDevice(tx, user, request, drawn, prepared.rows.at(-1)!));
-    const rows = await readVaultKeys(tx, device.vault);
-    if (!registered) await noteRegistration(tx, user, { device, rows, address, request });
-    return { device, rows };
-  });
+  const entered = await tokenOnce(
+    directory.database.transaction(async (tx) => {
+      if (!(await lockActiveUser(tx, who.userId))) throw who.by === 'code' ? noSuchCode() : signInFailed();
+      const there = await findRegistered(tx, drawn.tokenSha256);
+      if (there) assertSame(there, who, request);
+      // Found, and made by this very call: what was given is used up by then.
+      const isOurs = there !== null && run === 'made';
+      if (!isOurs && !(await useUp(tx, who)) && !(there && run === 'found')) return null;
+      run = there && !isOurs ? 'found' : 'made';
+      const device = there ?? (await enterDevice(tx, who, request, drawn, prepared.rows.at(-1)!));
+      const rows = await readVaultKeys(tx, device.vault);
+      if (!isOurs) await noteRegistration(tx, who, { device, rows, address, request, isAgain: there !== null });
+      return { device, rows };
+    }),
+  );
+  if (!entered) throw await usedMeanwhile(directory, who);
+  const { device, rows } = entered;
   if (rows.length === 0) throw new Error(`vault ${device.vault} has no key`);
   // Another device of the user's may have made the vault meanwhile, with another key, or raised its level.
-  const keys = isSame(rows, prepared.rows) ? prepared.keys : await openKeys(directory, user, rows);
-  return { ...device, token, vaultKey: newestOf(keys), vaultKeys: keys };
+  const keys = isAsPrepared(rows, prepared.rows) ? prepared.keys : await openKeys(directory, who, rows);
+  const { guid, deviceName, vault, archive } = device;
+  const { userName } = who;
+  return { guid, deviceName, userName, vault, archive, token, vaultKey: newestOf(keys), vaultKeys: keys };
 }
 
-function isSame(rows: readonly VaultKeyRow[], prepared: readonly VaultKeyRow[]): boolean {
+/** Whether the device of this token is what the request asks for, made when it came before. */
+function assertSame(there: DeviceThere, who: SignedIn, { replace }: RegisterRequest): void {
+  const isWanted = replace === undefined ? !there.tookPlace : there.tookPlace && there.guid === replace;
+  if (there.userId !== who.userId || there.state !== 'active' || !isWanted) throw tokenTaken();
+}
+
+/** Two users with one token do not meet at a row of theirs, but here. */
+async function tokenOnce<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    const { code, constraint } = error as { code?: unknown; constraint?: string };
+    if (code === '23505' && constraint === 'devices_token_sha256_key') throw tokenTaken();
+    throw error;
+  }
+}
+
+function tokenTaken(): Problem {
+  return new Problem('conflict', 'this token cannot be registered: draw another', { field: 'token' });
+}
+
+function isAsPrepared(rows: readonly VaultKeyRow[], prepared: readonly VaultKeyRow[]): boolean {
   const isPrepared = ({ generation, record }: VaultKeyRow, index: number): boolean =>
     generation === prepared[index]!.generation && record.equals(prepared[index]!.record);
   return rows.length === prepared.length && rows.every(isPrepared);
@@ -91,7 +142,7 @@ function newestOf(keys: readonly KeptKey[]): VaultKey {
 /** Registrations of one user come here one at a time: the user's row is locked. */
 async function enterDevice(
   tx: Transaction,
-  user: SignedIn,
+  user: Registrant,
   request: RegisterRequest,
   drawn: { guid: string; tokenSha256: Buffer },
   proposed: VaultKeyRow,
@@ -105,6 +156,7 @@ async function enterDevice(
     platform,
     agentVersion,
     tokenSha256: drawn.tokenSha256,
+    registeredWith: user.registeredWith,
   };
   if (request.replace !== undefined) {
     const old = await takePlaceOf(tx, user.userId, request.replace);
@@ -146,24 +198,33 @@ async function findOrCreateVault(tx: Transaction, user: SignedIn, proposed: Vaul
 /** The log's head is locked last, after the user, the device and what is the engine's. */
 async function noteRegistration(
   tx: Transaction,
-  user: SignedIn,
-  made: { device: RegisteredDevice; rows: readonly VaultKeyRow[]; address: string; request: RegisterRequest },
+  who: Registrant,
+  made: {
+    device: RegisteredDevice;
+    rows: readonly VaultKeyRow[];
+    address: string;
+    request: RegisterRequest;
+    isAgain: boolean;
+  },
 ): Promise<void> {
-  const { device, rows, address, request } = made;
-  const owner = await ownerOf(tx, user);
+  const { device, rows, address, request, isAgain } = made;
+  const owner = await ownerOf(tx, who);
   const { guid, deviceName: name, vault } = device;
-  const by = { tenant: user.tenantId, party: { kind: 'user', id: owner.user, name: owner.name }, address } as const;
+  const by = byUser({ ...who, userName: owner.name }, address);
+  const action = request.replace === undefined ? 'device.register' : 'device.replace';
   await record(tx, by, {
-    action: request.replace === undefined ? 'device.register' : 'device.replace',
+    action: isAgain ? 'device.register_again' : action,
     target: { kind: 'device', id: guid, name },
     organization: owner.organization,
     result: 'done',
     details: {
       user: owner.user,
+      with: who.how,
       platform: request.device.platform,
       agentVersion: cleanName(request.device.agentVersion),
     },
   });
+  // An answer that is given again gives the key again.
   for (const { level, generation } of rows)
     if (level === 'standard') await noteKeyIssued(tx, by, { device: { guid, name }, owner, vault, generation });
 }

@@ -31,14 +31,14 @@ export const serverKeysMax = 500;
 
 const ownerOnly = 0o600;
 const heading =
-  '# Seals the vault keys of level "standard". Keep a copy elsewhere: without it those backups cannot be opened.';
+  '# Seals vault keys of level "standard", second factors and secrets of identity providers. Keep a copy elsewhere: without it those backups cannot be opened.';
 
 /** A server key to be. Drawn before the transaction that puts it to use, which may run twice. */
 export const newServerKey = (): Buffer => randomBytes(serverKeyBytes);
 
 /**
  * Opens the key file.
- * @param options.create make the file with a new key when it is not there; only while `hasSealedKeys` says no
+ * @param options.create make the file with a new key when it is not there; only while `hasFileSealedRecords` says no
  * @throws KeyServiceError refused, when it cannot be read or holds something else
  */
 export function openKeyFile(file: string, options: { create: boolean }): KeyHolder {

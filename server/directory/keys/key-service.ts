@@ -1,6 +1,7 @@
 /**
- * What seals vault keys of level `standard`, so that the database alone opens no backup. One interface, because an
- * operator may keep the sealing key in a file or elsewhere. A record names the key that sealed it (records.ts), so that
+ * What seals vault keys of level `standard`, and whatever else the server has to use again (sealed/kinds.ts), so that the
+ * database alone opens no backup and signs nobody in. One interface, because an operator may keep the sealing key in a file
+ * or elsewhere. A record names the key that sealed it (records.ts), so that
  * several keys, and several services, are in use at once while one takes the place of another.
  */
 import { Problem } from '../../../protocol/problems.ts';

@@ -16,7 +16,7 @@ export interface KeySettings {
 }
 
 /**
- * @param options.createFile make the key file when it is to seal and is not there; only while `hasFileSealedKeys` says no
+ * @param options.createFile make the key file when it is to seal and is not there; only while `hasFileSealedRecords` says no
  * @throws KeyServiceError refused, when the key file cannot be used
  */
 export function openKeyService(settings: KeySettings, options: { createFile: boolean }): KeyService {

@@ -13,8 +13,8 @@ import { type KeyService, KeyServiceError, vaultKeyContext } from './key-service
 import { localKeyService, nameOfServerKey } from './local-keys.ts';
 import { openKeyService } from './open-key-service.ts';
 import { sealingKeyOf } from './records.ts';
-import { countSealedKeys, resealVaultKeys } from './reseal.ts';
-import { hasFileSealedKeys } from './sealed-keys.ts';
+import { countSealedRecords, resealRecords } from './reseal.ts';
+import { hasFileSealedRecords } from './sealed/kinds.ts';
 
 const by = { party: { kind: 'server', id: null, name: 'root on here' } } as const;
 const [old, fresh] = [newServerKey(), newServerKey()];
@@ -87,11 +87,11 @@ async function expectAllOpen(keys: KeyService): Promise<void> {
     expect(await keys.unseal(record, vaultKeyContext(user, 1))).toEqual(plain.get(user));
 }
 
-const reseal = (keys: KeyService, options?: Parameters<typeof resealVaultKeys>[2]) =>
-  resealVaultKeys({ database, keys }, by, options);
+const reseal = (keys: KeyService, options?: Parameters<typeof resealRecords>[2]) =>
+  resealRecords({ database, keys }, by, options);
 const counts = async (keys: KeyService) =>
   Object.fromEntries(
-    (await countSealedKeys({ database, keys })).map(({ name, use, records }) => [name, [use, records]]),
+    (await countSealedRecords({ database, keys })).map(({ name, use, records }) => [name, [use, records]]),
   );
 const [oldName, freshName] = [nameOfServerKey(old), nameOfServerKey(fresh)];
 
@@ -127,7 +127,7 @@ describe('sealing anew', () => {
       expect(act).toMatchObject({
         party: 'root on here',
         action: 'key.reseal',
-        details: { keys: 2, from: [oldName], to: [freshName] },
+        details: { what: 'vaultKeys', records: 2, from: [oldName], to: [freshName] },
       });
       // Users by turns: the first is the second tenant's.
       expect(act!.details.vaults).toEqual(vaults.filter((_, n) => (n + 1) % 2 === i));
@@ -239,7 +239,7 @@ describe('sealing anew', () => {
     await addVaults(3);
     const before = await records();
     const forgetful: KeyService = { ...bothKeys, seal: (_, context) => bothKeys.seal(randomBytes(32), context) };
-    await expect(reseal(forgetful)).rejects.toThrow('does not open to the same key');
+    await expect(reseal(forgetful)).rejects.toThrow('does not open to the same secret');
     expect(await records()).toEqual(before);
   });
 
@@ -247,7 +247,7 @@ describe('sealing anew', () => {
     const [vault] = await addVaults(1);
     await ask(`UPDATE vault_keys SET level = 'password', record = '\\x01' WHERE vault_id = $1`, [vault]);
     expect(await reseal(bothKeys)).toMatchObject({ looked: 0, resealed: 0 });
-    expect(await hasFileSealedKeys(database)).toBe(false);
+    expect(await hasFileSealedRecords(database)).toBe(false);
   });
 });
 
@@ -276,7 +276,7 @@ describe('from one service to the other', () => {
     const command = openKeyFile(keyFile, { create: false });
     expect(await reseal(command)).toMatchObject({ resealed: 3 });
     await expectAllOpen(running);
-    expect(await hasFileSealedKeys(database)).toBe(true);
+    expect(await hasFileSealedRecords(database)).toBe(true);
   });
 
   test('file to AWS KMS, with both in use on the way, and back', async () => {
@@ -293,7 +293,7 @@ describe('from one service to the other', () => {
     await expectAllOpen(onKms);
     expect(await reseal(onKms)).toMatchObject({ looked: 10, resealed: 9 });
     expect(await counts(onKms)).toEqual({ [key.arn]: ['seals', 10], [ofFile!]: ['opens', 0] });
-    expect(await hasFileSealedKeys(database)).toBe(false);
+    expect(await hasFileSealedRecords(database)).toBe(false);
     await expectAllOpen(
       openKeyService({ ...settings, keyFile: join(folder, 'none'), keyService: 'kms' }, { createFile: false }),
     );

@@ -1,26 +1,25 @@
 /**
- * Seals every vault key anew that another key has sealed than the one that seals now, beside running servers. A record
- * is replaced only when its successor has been opened again and held the same, and only if it is still the one that was
- * read: so it may be stopped, repeated and run twice at a time, and never takes a key away (docs/decisions/keys.md).
+ * Seals everything anew (sealed/kinds.ts) that another key has sealed than the one that seals now, beside running servers.
+ * A record is replaced only when its successor has been opened again and held the same, and only if it is still the one
+ * that was read: so it may be stopped, repeated and run twice at a time, and never takes a secret away
+ * (docs/decisions/keys.md).
  */
 import { timingSafeEqual } from 'node:crypto';
 import type { Database } from '../../../storage/catalog/database.ts';
-import { replaceHeldVaultKeyRecord } from '../../../storage/catalog/vault-keys.ts';
-import { replaceVaultKeyRecord } from '../../../storage/catalog/vaults.ts';
-import type { ActingParty } from '../audit/act.ts';
+import type { ActingParty, By } from '../audit/act.ts';
 import { record } from '../audit/record.ts';
 import type { Directory } from '../directory.ts';
-import { type KeyService, KeyServiceError, vaultKeyContext } from './key-service.ts';
+import { type KeyService, KeyServiceError } from './key-service.ts';
 import { sealingKeyOf } from './records.ts';
-import { type SealedKey, sealedKeyPages } from './sealed-keys.ts';
+import { type SealedKind, type SealedRecord, sealedKinds } from './sealed/kinds.ts';
 
 type Parts = Pick<Directory, 'database' | 'keys'>;
 
 /** Records at a time: what a stop loses, and one transaction's length. */
-const batchKeys = 100;
+const batchRecords = 100;
 /** Requests to the key service at a time, of which each record takes three. */
 const concurrentMax = 8;
-const countPageKeys = 1_000;
+const countPageRecords = 1_000;
 
 export interface ResealProgress {
   /** Records that were looked at. */
@@ -36,67 +35,60 @@ export interface ResealProgress {
  * @param options.onProgress called after each batch with what has been done so far
  * @throws KeyServiceError unreachable: what was done stays done; the signal's reason
  */
-export async function resealVaultKeys(
+export async function resealRecords(
   { database, keys }: Parts,
   by: { party: ActingParty },
   options: { signal?: AbortSignal; onProgress?: (progress: ResealProgress) => void } = {},
 ): Promise<ResealProgress> {
   const progress: ResealProgress = { looked: 0, resealed: 0, failed: new Map() };
-  for await (const batch of sealedKeyPages(database, { pageKeys: batchKeys })) {
-    options.signal?.throwIfAborted();
-    const [sealing] = await keys.keys();
-    const old = batch.filter((key) => nameOf(key) !== sealing);
-    const fresh = await inSmallGroups(old, (key) => sealAnew(keys, key, progress));
-    const ready = fresh.filter((each) => each !== null);
-    for (const [tenant, ofTenant] of Map.groupBy(ready, ({ key }) => key.tenant))
-      progress.resealed += await replaceAll(database, { ...by, tenant, address: null }, ofTenant);
-    progress.looked += batch.length;
-    options.onProgress?.(progress);
-  }
+  for (const kind of sealedKinds)
+    for await (const batch of kind.pages(database, { pageRecords: batchRecords })) {
+      options.signal?.throwIfAborted();
+      const [sealing] = await keys.keys();
+      const old = batch.filter((each) => nameOf(each) !== sealing);
+      const fresh = await inSmallGroups(old, (each) => sealAnew(keys, each, progress));
+      const ready = fresh.filter((each) => each !== null);
+      for (const [tenant, ofTenant] of Map.groupBy(ready, ({ of }) => of.tenant))
+        progress.resealed += await replaceAll(database, { ...by, tenant, address: null }, kind, ofTenant);
+      progress.looked += batch.length;
+      options.onProgress?.(progress);
+    }
   return progress;
 }
 
 interface Resealed {
-  key: SealedKey;
+  of: SealedRecord;
   to: Buffer;
 }
 
 /** @returns null when it cannot be opened, which is noted */
-async function sealAnew(keys: KeyService, key: SealedKey, { failed }: ResealProgress): Promise<Resealed | null> {
-  const context = vaultKeyContext(key.user, key.generation);
+async function sealAnew(keys: KeyService, of: SealedRecord, { failed }: ResealProgress): Promise<Resealed | null> {
   let plain: Buffer;
   try {
-    plain = await keys.unseal(key.record, context);
+    plain = await keys.unseal(of.record, of.context);
   } catch (error) {
     if (!(error instanceof KeyServiceError) || error.kind === 'unreachable') throw error;
-    const name = nameOf(key) ?? 'unknown';
+    const name = nameOf(of) ?? 'unknown';
     failed.set(name, { records: (failed.get(name)?.records ?? 0) + 1, why: error.message });
     return null;
   }
-  const to = await keys.seal(plain, context);
+  const to = await keys.seal(plain, of.context);
   // A service may be allowed to seal and not to open. The old record goes only when the new one is as good.
-  const again = await keys.unseal(to, context);
+  const again = await keys.unseal(to, of.context);
   if (again.byteLength !== plain.byteLength || !timingSafeEqual(again, plain))
-    throw new KeyServiceError('refused', 'what was sealed anew does not open to the same key');
-  return { key, to };
+    throw new KeyServiceError('refused', 'what was sealed anew does not open to the same secret');
+  return { of, to };
 }
 
-/** Locks the rows of the keys in the order of their vaults, and the log's head last. */
-function replaceAll(
-  database: Database,
-  by: { party: ActingParty; tenant: number | null; address: null },
-  resealed: readonly Resealed[],
-): Promise<number> {
+/** Locks the rows of the records in the order of their ids, and the log's head last. */
+function replaceAll(database: Database, by: By, kind: SealedKind, resealed: readonly Resealed[]): Promise<number> {
   return database.transaction(async (tx) => {
     const done: Resealed[] = [];
-    for (const each of resealed) {
-      const replace = each.key.held ? replaceHeldVaultKeyRecord : replaceVaultKeyRecord;
-      if (await replace(tx, each.key, { from: each.key.record, to: each.to })) done.push(each);
-    }
+    for (const each of resealed) if (await each.of.replace(tx, each.to)) done.push(each);
     if (done.length === 0) return 0;
-    const from = [...new Set(done.map(({ key }) => sealingKeyOf(key.record)))];
+    const from = [...new Set(done.map(({ of }) => sealingKeyOf(of.record)))];
     const to = [...new Set(done.map((each) => sealingKeyOf(each.to)))];
-    const details = { keys: done.length, from, to, vaults: done.map(({ key }) => key.vault) };
+    const details = { what: kind.name, records: done.length, from, to, [kind.ids]: done.map(({ of }) => of.id) };
     await record(tx, by, { action: 'key.reseal', target: null, organization: null, result: 'done', details });
     return done.length;
   });
@@ -108,23 +100,32 @@ export interface KeyCount {
   /** `seals`: new records too; `opens`; `missing`: the key is nowhere, and its records cannot be opened. */
   use: 'seals' | 'opens' | 'missing';
   records: number;
+  /** The same by what is sealed. */
+  of: Record<SealedKind['name'], number>;
 }
 
 /** Every key there is, or that a record names, and how many records it has sealed. @throws KeyServiceError */
-export async function countSealedKeys({ database, keys }: Parts): Promise<KeyCount[]> {
+export async function countSealedRecords({ database, keys }: Parts): Promise<KeyCount[]> {
+  const none = () => Object.fromEntries(sealedKinds.map(({ name }) => [name, 0])) as KeyCount['of'];
   const known = await keys.keys();
-  const counts = new Map<string | null, number>(known.map((name) => [name, 0]));
-  for await (const page of sealedKeyPages(database, { pageKeys: countPageKeys }))
-    for (const key of page) {
-      const name = nameOf(key);
-      counts.set(name, (counts.get(name) ?? 0) + 1);
-    }
+  const counts = new Map<string | null, KeyCount['of']>(known.map((name) => [name, none()]));
+  for (const kind of sealedKinds)
+    for await (const page of kind.pages(database, { pageRecords: countPageRecords }))
+      for (const each of page) {
+        const name = nameOf(each);
+        const ofKey = counts.get(name) ?? none();
+        ofKey[kind.name]++;
+        counts.set(name, ofKey);
+      }
   const useOf = (name: string | null): KeyCount['use'] =>
     name === known[0] ? 'seals' : name !== null && known.includes(name) ? 'opens' : 'missing';
-  return [...counts].map(([name, records]) => ({ name, use: useOf(name), records }));
+  return [...counts].map(([name, of]) => {
+    const records = Object.values(of).reduce((sum, each) => sum + each, 0);
+    return { name, use: useOf(name), records, of };
+  });
 }
 
-function nameOf({ record: bytes }: SealedKey): string | null {
+function nameOf({ record: bytes }: SealedRecord): string | null {
   try {
     return sealingKeyOf(bytes);
   } catch (error) {

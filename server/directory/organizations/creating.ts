@@ -4,7 +4,7 @@ import { statement, type Transaction } from '../../../storage/catalog/database.t
 import type { By } from '../audit/act.ts';
 import { record } from '../audit/record.ts';
 import { insertOrganization } from './inserting.ts';
-import { lockOrganization, lockTenant } from './locking.ts';
+import { isLeaving, lockOrganization, lockTenant } from './locking.ts';
 import { findPlace, parentFor } from './placing.ts';
 import { readOrganization } from './reading.ts';
 
@@ -51,7 +51,7 @@ export interface CreateOrganization {
 export async function createOrganization(tx: Transaction, by: By, request: CreateOrganization) {
   const { tenant, parent, name, registrationKey } = request;
   const { state } = await lockTenant(tx, tenant);
-  if (state === 'offboarding') throw new Problem('conflict', 'the tenant is leaving: nothing is made in it any more');
+  if (isLeaving(state)) throw new Problem('conflict', 'the tenant is leaving: nothing is made in it any more');
   parentFor(await findPlace(tx, tenant, parent), { levels: 1 });
   const organization = await insertOrganization(tx, { tenantId: tenant, parentId: parent, name, registrationKey });
   await record(tx, by, {

@@ -24,8 +24,12 @@ const sql = {
   ),
 };
 
-export const tenantStates = ['active', 'suspended', 'offboarding'] as const;
+/** `deleting`: its data is being deleted, and nothing takes that back. `deleted`: this row is all there is. */
+export const tenantStates = ['active', 'suspended', 'offboarding', 'deleting', 'deleted'] as const;
 export type TenantState = (typeof tenantStates)[number];
+
+/** Whether nothing is made in it any more, and nothing held. */
+export const isLeaving = (state: TenantState): boolean => state !== 'active' && state !== 'suspended';
 
 export interface LockedTenant {
   name: string;

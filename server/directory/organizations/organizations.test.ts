@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { newArchive, storageForFile } from '../../../tests/helpers/storage.ts';
-import { findForSignIn } from '../users/people.ts';
+import { findUserAccount } from '../sign-in/accounts.ts';
 import { renameOrganization, rotateRegistrationKey } from './changing.ts';
 import { createOrganization, deleteOrganization } from './creating.ts';
 import { listOrganizations, readOrganization } from './reading.ts';
@@ -124,8 +124,9 @@ describe('changing one', () => {
     const registrationKey = newRegistrationKey();
     const request = { tenant: its.tenant, organization: its.top, registrationKey, expected: 1 };
     await storage.database.transaction((tx) => rotateRegistrationKey(tx, its.by, request));
-    expect(await findForSignIn(storage.database, before, 'ada')).toBeNull();
-    expect(await findForSignIn(storage.database, registrationKey, 'ada')).toMatchObject({ userId: its.administrator });
+    const ada = (key: string) => findUserAccount(storage.database, { registrationKey: key }, 'ada');
+    expect(await ada(before)).toMatchObject({ kind: 'none', tenant: null });
+    expect(await ada(registrationKey)).toMatchObject({ kind: 'user', id: its.administrator });
     const acts = await its.acts('organization.rotate_key');
     expect(acts).toHaveLength(1);
     expect(JSON.stringify(acts)).not.toContain(registrationKey);

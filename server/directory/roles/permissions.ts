@@ -81,7 +81,7 @@ export const permissionGroups = {
     'plan.create': { reach: 'tree', inUse: true, allows: 'Create backup plans.' },
     'plan.delete': { reach: 'tree', inUse: true, allows: 'Delete backup plans; never what they have backed up.' },
     'plan.read': { reach: 'tree', inUse: true, allows: 'See what is backed up, when, and how long it is kept.' },
-    'plan.update': { reach: 'tree', inUse: true, allows: 'Change what is backed up, when, and how long it is kept.' },
+    'plan.update': { reach: 'tree', inUse: true, allows: 'Change what is backed up, and when.' },
     'crossorg_plan.all': { reach: 'all', inUse: true, allows: 'As plan.all, in the whole tenant.' },
     'crossorg_plan.create': { reach: 'all', inUse: true, allows: 'As plan.create, in the whole tenant.' },
     'crossorg_plan.delete': { reach: 'all', inUse: true, allows: 'As plan.delete, in the whole tenant.' },
@@ -89,27 +89,27 @@ export const permissionGroups = {
     'crossorg_plan.update': { reach: 'all', inUse: true, allows: 'As plan.update, in the whole tenant.' },
   },
   Restores: {
-    'restore.all': { reach: 'all', inUse: false, allows: 'Restore files of any device to a browser, of any size.' },
+    'restore.all': { reach: 'all', inUse: true, allows: 'Restore files of any device to a browser, of any size.' },
     'restore.limited': {
       reach: 'all',
-      inUse: false,
+      inUse: true,
       allows: "Restore files of any device to a browser, up to the organization's limit.",
     },
-    'restore.personal': { reach: 'self', inUse: false, allows: 'Restore files of their own devices to a browser.' },
+    'restore.personal': { reach: 'self', inUse: true, allows: 'Restore files of their own devices to a browser.' },
     'cpd.restore': { reach: 'self', inUse: false, allows: 'Restore their own files with the agent.' },
   },
   'Push restores': {
-    'pushrestore.all': { reach: 'all', inUse: false, allows: 'Restore files of any device to any device.' },
+    'pushrestore.all': { reach: 'all', inUse: true, allows: 'Restore files of any device to any device.' },
     'pushrestore.limited': {
       reach: 'all',
-      inUse: false,
+      inUse: true,
       allows:
         "Restore files of any device to a device of the same user, of any size, whatever the organization's limit.",
       sameUser: true,
     },
     'pushrestore.personal': {
       reach: 'self',
-      inUse: false,
+      inUse: true,
       allows: 'Restore files of their own devices to their own devices.',
     },
     'select.all': { reach: 'all', inUse: false, allows: 'Browse the folders of any device, to choose from them.' },

@@ -6,28 +6,25 @@ import { sha256 } from '../../../protocol/hashes.ts';
 import { type Database, statement } from '../../../storage/catalog/database.ts';
 import { effectiveSetting, type OwnSettings } from '../settings/effective.ts';
 import { type EffectiveState, heldOfUser } from '../users/effective-state.ts';
+import { isSecondFactorWanted, ownSignInSettings } from './second-factor/wanted.ts';
 
 const sql = {
-  // Settings come from the topmost organization down.
+  // Settings come from the topmost organization down. A tenant whose data is deleted is nobody's name any more: another may
+  // have it, and what is tried under it belongs in no log but the server's.
   findUser: statement(
     'directory.findUserAccount',
-    `WITH first AS (SELECT min(tenant_id) AS tenant_id FROM tenants),
+    `WITH first AS (SELECT min(tenant_id) AS tenant_id FROM tenants WHERE state NOT IN ('deleting', 'deleted')),
           named AS (
             SELECT tenant_id FROM tenants WHERE tenant_id = $1
             UNION SELECT tenant_id FROM organizations WHERE registration_key = $2
-            UNION SELECT min(tenant_id) FROM tenants WHERE lower(name) = lower($3) HAVING count(*) = 1
+            UNION SELECT min(tenant_id) FROM tenants WHERE lower(name) = lower($3) AND state NOT IN ('deleting', 'deleted') HAVING count(*) = 1
             UNION SELECT tenant_id FROM first WHERE $5)
      SELECT t.tenant_id AS tenant, t.name AS "tenantName",
             u.user_id AS id, u.name, u.email, u.organization_id AS organization, u.password_hash AS "passwordHash",
             u.password_once_until IS NOT NULL AS once, coalesce(u.password_once_until <= now(), false) AS "onceLapsed",
             held.state, f.confirmed_at IS NOT NULL AS "secondFactor",
-            (SELECT json_agg(json_build_object('organization', json_build_object('id', a.organization_id, 'name', a.name),
-                      'own', (SELECT coalesce(json_object_agg(s.name, json_build_object('value', s.value, 'locked', s.locked)), '{}')
-                                FROM organization_settings s
-                               WHERE s.organization_id = a.organization_id AND s.name IN ('signIn.twoFactor', 'signIn.password')))
-                    ORDER BY cardinality(a.path))
-               FROM organizations a WHERE a.organization_id = ANY (o.path)) AS settings
-       FROM named n JOIN tenants t ON t.tenant_id = n.tenant_id
+            ${ownSignInSettings} AS settings
+       FROM named n JOIN tenants t ON t.tenant_id = n.tenant_id AND t.state NOT IN ('deleting', 'deleted')
        LEFT JOIN users u ON u.tenant_id = t.tenant_id AND lower(u.name) = lower($4)
        LEFT JOIN organizations o ON o.organization_id = u.organization_id
        LEFT JOIN LATERAL ${heldOfUser} held ON u.user_id IS NOT NULL
@@ -35,7 +32,8 @@ const sql = {
   ),
   findOperator: statement(
     'directory.findOperatorAccount',
-    `SELECT operator_id AS id, name, password_hash AS "passwordHash", state FROM operators WHERE lower(name) = lower($1)`,
+    `SELECT p.operator_id AS id, p.name, p.password_hash AS "passwordHash", p.state, f.confirmed_at IS NOT NULL AS "secondFactor"
+       FROM operators p LEFT JOIN operator_second_factors f ON f.operator_id = p.operator_id WHERE lower(p.name) = lower($1)`,
   ),
 };
 
@@ -46,6 +44,8 @@ interface Common {
   passwordHash: string | null;
   /** The strictest of their own state and of those above. */
   state: EffectiveState;
+  /** A generator of codes is in force. */
+  secondFactor: boolean;
   /** What attempts are counted by. */
   key: Buffer;
 }
@@ -60,9 +60,7 @@ export interface UserAccount extends Common {
   once: boolean;
   /** It was not used in time. */
   onceLapsed: boolean;
-  /** A generator of codes is in force. */
-  secondFactor: boolean;
-  /** The organization wants one. */
+  /** The organization wants a second factor. */
   twoFactorNeeded: boolean;
   /** The organization lets its users sign in with a password. */
   passwordAllowed: boolean;
@@ -116,7 +114,7 @@ export async function findUserAccount(
     id: user,
     key: userAccountKey(user),
     // A setting that cannot be read is taken for the stricter one.
-    twoFactorNeeded: effectiveSetting('signIn.twoFactor', settings).value ?? true,
+    twoFactorNeeded: isSecondFactorWanted(settings),
     passwordAllowed: effectiveSetting('signIn.password', settings).value ?? false,
   };
 }

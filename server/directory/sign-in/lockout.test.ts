@@ -3,7 +3,7 @@ import { failuresMax, longestWaitMinutes, readSignInFailures, unlockUser } from 
 import { changePassword } from './password-changes/password-changes.ts';
 import { signInUser } from './sessions/begin.ts';
 import { drawTokens } from './sessions/tokens-of-session.ts';
-import { signIn as signInDevice } from './sign-in.ts';
+import { signInAt } from './sign-in.ts';
 import { sweepSignIn } from './sweep.ts';
 import { ending, home, password, problemOf, signInWorld, type World } from './test-world.ts';
 
@@ -161,7 +161,7 @@ describe('an account', () => {
     await lock(elsewhere);
     const { directory, registrationKey } = world;
     const doors = [
-      signInDevice(directory, { registrationKey, userName: name, password }, elsewhere),
+      signInAt(directory, { registrationKey }, { userName: name, password }, elsewhere),
       changePassword(
         directory,
         world.by,

@@ -17,12 +17,14 @@ const sweep = (table: string, past: string, order: string): Statement =>
 
 const sessionEnd = 'least(ends_at, refresh_until, ended_at)';
 
-/** Tokens before the sessions they name: one that is past its end by days has none in force, but perhaps not all are swept. */
+/** Tokens and codes before the sessions they name: one that is past its end by days has none in force, but perhaps not all are swept. */
 const sweeps = [
   sweep('access_tokens', `expires_at < now() - interval '1 day'`, 'expires_at'),
+  sweep('registration_codes', `expires_at < now() - interval '7 days'`, 'expires_at'),
   sweep(
     'sessions',
-    `${sessionEnd} < now() - interval '7 days' AND NOT EXISTS (SELECT 1 FROM access_tokens t WHERE t.session_id = sessions.session_id)`,
+    `${sessionEnd} < now() - interval '7 days' AND NOT EXISTS (SELECT 1 FROM access_tokens t WHERE t.session_id = sessions.session_id)
+        AND NOT EXISTS (SELECT 1 FROM registration_codes c WHERE c.session_id = sessions.session_id)`,
     sessionEnd,
   ),
   sweep(

@@ -67,11 +67,13 @@ interface OneTenant {
   expected: number | null;
 }
 
-/** Its organizations keep their names. @throws Problem not_found, precondition_failed */
+/** Its organizations keep their names. @throws Problem not_found, precondition_failed; conflict: there is nothing left of it */
 export async function renameTenant(tx: Transaction, by: By, request: OneTenant & { name: string }) {
   const { tenant, name, expected } = request;
   const before = await lockTenant(tx, tenant, expected);
   if (before.name !== name) {
+    // The last act of its log tells what went, under the name it had.
+    if (before.state === 'deleted') throw new Problem('conflict', 'the tenant is deleted', { state: before.state });
     await tx.query(sql.rename, [tenant, name]);
     const details = { from: before.name, to: name };
     await recordOfTenant(tx, by, { id: tenant, name }, { action: 'tenant.rename', details });
@@ -88,13 +90,11 @@ export async function suspendTenant(tx: Transaction, by: By, request: OneTenant)
 }
 
 /**
- * Takes back a suspension, and an offboarding as long as nothing was deleted by it. What was suspended before it was to
- * leave is not suspended again.
- * @throws Problem not_found, precondition_failed
+ * Takes back a suspension, and an offboarding as long as its data is not being deleted: that begins under this lock, in a
+ * state of its own. What was suspended before it was to leave is not suspended again.
+ * @throws Problem not_found, precondition_failed; conflict: its data is being deleted, or was
  */
 export async function resumeTenant(tx: Transaction, by: By, request: OneTenant) {
-  // Whoever comes to delete the data of tenants that have left says so in a state of its own, under this lock: then
-  // there is something here to refuse.
   return changeState(tx, by, { ...request, action: 'tenant.resume', from: ['suspended', 'offboarding'], to: 'active' });
 }
 

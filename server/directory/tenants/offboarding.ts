@@ -1,6 +1,6 @@
 /**
  * A tenant leaves, in two steps. First nobody signs in, backs up or restores, and it can be called back; after a delay its
- * data may be deleted.
+ * data may be deleted (deleting/begin.ts).
  *
  * What must stay true: no tenant with a hold on one of its vaults begins to leave, and none that leaves gets a hold. Holds
  * lock the rows of vaults, and a tenant has many; so the two meet at the tenant's row instead. Whoever places a hold
@@ -12,18 +12,12 @@
 import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
 import type { By } from '../audit/act.ts';
-import { lockTenant } from '../organizations/locking.ts';
+import { isLeaving, lockTenant } from '../organizations/locking.ts';
+import { assertNoHolds } from './holds.ts';
 import { readTenant } from './reading.ts';
 import { recordOfTenant } from './recording.ts';
-import { vaultsOfTenant } from './vaults-of-tenant.ts';
 
 const sql = {
-  // A release that takes effect later still holds.
-  heldVaults: statement(
-    'directory.countHeldVaults',
-    `SELECT count(DISTINCT vault_id)::int AS vaults, count(*)::int AS holds FROM holds
-      WHERE vault_id = ANY ($1::bigint[]) AND (release_effective_at IS NULL OR release_effective_at > now())`,
-  ),
   leave: statement(
     'directory.offboardTenant',
     `UPDATE tenants SET state = 'offboarding', delete_after = now() + $2 * interval '1 day', version = version + 1
@@ -34,7 +28,7 @@ const sql = {
 /**
  * Begins it. Asked again it changes nothing, the delay neither.
  * @param request.delayDays until its data may be deleted
- * @throws Problem not_found, precondition_failed; conflict: it has holds, and how many
+ * @throws Problem not_found, precondition_failed; conflict: it has holds, and how many; its data is being deleted, or was
  */
 export async function beginOffboarding(
   tx: Transaction,
@@ -44,27 +38,13 @@ export async function beginOffboarding(
   const { tenant, delayDays, expected } = request;
   const { name, state } = await lockTenant(tx, tenant, expected);
   if (state !== 'offboarding') {
+    if (isLeaving(state)) throw new Problem('conflict', `the tenant is ${state}`, { state });
     await assertNoHolds(tx, tenant);
     const [left] = await tx.query<{ deleteAfter: Date }>(sql.leave, [tenant, delayDays]);
     const details = { from: state, to: 'offboarding', deleteAfter: left!.deleteAfter.toISOString() };
     await recordOfTenant(tx, by, { id: tenant, name }, { action: 'tenant.offboard', details });
   }
   return readTenant(tx, tenant);
-}
-
-async function assertNoHolds(tx: Transaction, tenant: number): Promise<void> {
-  let vaults = 0;
-  let holds = 0;
-  for await (const batch of vaultsOfTenant(tx, tenant)) {
-    const [found] = await tx.query<{ vaults: number; holds: number }>(sql.heldVaults, [batch]);
-    vaults += found!.vaults;
-    holds += found!.holds;
-  }
-  if (holds > 0)
-    throw new Problem('conflict', `legal holds keep it: ${holds}, on the archives of ${vaults} users`, {
-      holds,
-      heldUsers: vaults,
-    });
 }
 
 /**
@@ -74,6 +54,5 @@ async function assertNoHolds(tx: Transaction, tenant: number): Promise<void> {
  */
 export async function lockTenantForHold(tx: Transaction, tenant: number): Promise<void> {
   const { state } = await lockTenant(tx, tenant);
-  if (state === 'offboarding')
-    throw new Problem('conflict', 'the tenant is leaving: no hold is placed in it', { state });
+  if (isLeaving(state)) throw new Problem('conflict', 'the tenant is leaving: no hold is placed in it', { state });
 }

@@ -4,10 +4,12 @@ import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
 import type { TenantState } from '../organizations/locking.ts';
 import { pageOf, readCursor } from '../users/pages.ts';
-import type { ListTenantsQuery, Tenant, TenantPage } from './shapes.ts';
+import { nothingLeft, readProgress } from './deleting/progress.ts';
+import type { ListTenantsQuery, Tenant, TenantDeletion, TenantFigures, TenantPage } from './shapes.ts';
 import { vaultsOfTenant } from './vaults-of-tenant.ts';
 
 const select = `SELECT t.tenant_id AS id, t.name, t.state, t.delete_after AS "deleteAfter", t.created_at AS "createdAt", t.version,
+            t.deleting_at AS "begunAt", t.deleting_by AS "begunBy", t.deleted_at AS "finishedAt", t.had,
             (SELECT count(*)::int FROM organizations o WHERE o.tenant_id = t.tenant_id) AS organizations,
             u.users, u."activeUsers", u.devices
        FROM tenants t CROSS JOIN LATERAL (
@@ -47,11 +49,24 @@ interface Row {
   users: number;
   activeUsers: number;
   devices: number;
+  /** These of one whose data is being deleted, or was. */
+  begunAt: Date | null;
+  begunBy: string | null;
+  finishedAt: Date | null;
+  had: TenantFigures | null;
 }
 
-async function viewOf(db: Transaction, { deleteAfter, createdAt, ...row }: Row): Promise<Tenant> {
+async function viewOf(db: Transaction, row: Row): Promise<Tenant> {
+  const { deleteAfter, createdAt, begunAt, begunBy, finishedAt, had, ...rest } = row;
   const times = { deleteAfter: deleteAfter?.toISOString() ?? null, createdAt: createdAt.toISOString() };
-  return { ...row, ...times, storedBytes: await storedBytesOf(db, row.id) };
+  return { ...rest, ...times, storedBytes: await storedBytesOf(db, row.id), deletion: await deletionOf(db, row) };
+}
+
+async function deletionOf(db: Transaction, row: Row): Promise<TenantDeletion | null> {
+  const { begunAt, begunBy, finishedAt, had } = row;
+  if (!begunAt || !begunBy || !had) return null;
+  const progress = finishedAt ? nothingLeft : await readProgress(db, row.id);
+  return { begunAt: begunAt.toISOString(), begunBy, finishedAt: finishedAt?.toISOString() ?? null, had, ...progress };
 }
 
 async function storedBytesOf(db: Transaction, tenant: number): Promise<number> {

@@ -13,6 +13,8 @@ export const effectiveStates = [
   'deactivated',
   'offboarding',
   'replaced',
+  'deleting',
+  'deleted',
 ] as const;
 
 export type EffectiveState = (typeof effectiveStates)[number];
@@ -41,7 +43,8 @@ export const heldOfDevice = strictest(`SELECT 'device', d.guid::text, d.name, d.
 export const heldOfOrganization = strictest(above);
 
 /** Whether archives of what is in such a state are cold. */
-export const isOut = (state: EffectiveState): boolean => state === 'deactivated' || state === 'offboarding';
+export const isOut = (state: EffectiveState): boolean =>
+  state === 'deactivated' || state === 'offboarding' || state === 'deleting' || state === 'deleted';
 
 export const EffectiveStateView = z
   .strictObject({

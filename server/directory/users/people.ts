@@ -1,18 +1,9 @@
 /** Users, as rows. */
-import { type Database, statement, type Transaction } from '../../../storage/catalog/database.ts';
+import { statement, type Transaction } from '../../../storage/catalog/database.ts';
 import { type EffectiveState, heldOfUser } from './effective-state.ts';
 import { shareTree } from './locks.ts';
 
 const sql = {
-  // One statement whether the key, the name or both are unknown: how long it takes tells nothing.
-  findForSignIn: statement(
-    'directory.findForSignIn',
-    `SELECT u.user_id AS "userId", u.tenant_id AS "tenantId", u.password_hash AS "passwordHash", held.state
-       FROM organizations k JOIN users u ON u.tenant_id = k.tenant_id AND lower(u.name) = lower($2)
-       JOIN organizations o ON o.organization_id = u.organization_id CROSS JOIN LATERAL ${heldOfUser} held
-      WHERE k.registration_key = $1`,
-  ),
-
   // Registrations of one user go one after the other; NO KEY, so that rows referring to the user are not kept waiting.
   lockUser: statement('directory.lockUser', 'SELECT 1 FROM users WHERE user_id = $1 FOR NO KEY UPDATE'),
 
@@ -34,26 +25,6 @@ const sql = {
     `INSERT INTO user_roles (tenant_id, user_id, role, scope, organization_id) VALUES ($1, $2, $3, $4, $5)`,
   ),
 };
-
-export interface SignInRow {
-  userId: number;
-  tenantId: number;
-  passwordHash: string | null;
-  /** What holds: their own, or one from above. */
-  state: EffectiveState;
-}
-
-/** The user of that name in the tenant whose organization has that registration key, or null. */
-export async function findForSignIn(
-  db: Database,
-  registrationKey: string,
-  userName: string,
-): Promise<SignInRow | null> {
-  // PostgreSQL's text holds no NUL; no key and no name has one either.
-  if (`${registrationKey}${userName}`.includes('\0')) return null;
-  const [row] = await db.query<SignInRow>(sql.findForSignIn, [registrationKey, userName]);
-  return row ?? null;
-}
 
 /**
  * Locks the user's row to the transaction's end, and before it the tenant's for sharing, so that no state above changes

@@ -9,6 +9,7 @@ import { statement, type Transaction } from '../../../storage/catalog/database.t
 import type { By } from '../audit/act.ts';
 import { record } from '../audit/record.ts';
 import { coolArchives, warmArchives } from '../devices/cold.ts';
+import { revokeOpenCodes } from '../devices/registering/open-codes.ts';
 import { lockTenant } from '../organizations/locking.ts';
 import { assertSeatFor } from '../quotas/seats.ts';
 import { assertAdministratorLeft } from './administrators-left.ts';
@@ -88,6 +89,8 @@ async function changeState(tx: Transaction, by: By, request: OfUser, change: Sta
   await tx.query(sql.setState, [tenant, locked.id, to]);
   const isAdministrator = (await tx.query(sql.isAdministrator, [tenant, locked.id])).length > 0;
   if (ends && isAdministrator) await assertAdministratorLeft(tx, tenant);
+  // Bringing them back does not bring their codes back.
+  const codes = ends ? await revokeOpenCodes(tx, locked.id) : 0;
   const scope = { tenant, of: { user: locked.id } };
   if (change.to === 'deactivated') await coolArchives(tx, by, scope);
   if (locked.state === 'deactivated') await warmArchives(tx, by, scope);
@@ -96,7 +99,7 @@ async function changeState(tx: Transaction, by: By, request: OfUser, change: Sta
     target: { kind: 'user', id: locked.id, name: locked.name },
     organization: locked.organization,
     result: 'done',
-    details: { from: locked.state, to },
+    details: { from: locked.state, to, ...(codes > 0 && { registrationCodes: codes }) },
   });
   return readUser(tx, { tenant, user: locked.id });
 }

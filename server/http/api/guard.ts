@@ -8,7 +8,7 @@ import { type Actor, may, reachOf, type Target } from '../../directory/roles/may
 import type { Permission } from '../../directory/roles/permissions.ts';
 import type { FoundTarget } from '../../directory/targets.ts';
 import type { Within } from '../../directory/users/pages.ts';
-import type { Asking, May } from './route.ts';
+import { type Asking, type May, secondsOf, sufficing } from './route.ts';
 
 /** What lets see that there is such a thing. */
 const readPermissions: Record<FoundTarget['kind'], Permission | null> = {
@@ -53,7 +53,7 @@ export async function authorize<Params, Query, Body>(
   const { permission } = guard;
   const { actor } = asking;
   if ('of' in guard) {
-    if (reachOf(actor, permission) === null)
+    if (sufficing(guard).every((each) => reachOf(actor, each) === null))
       throw new Refusal(new Problem('forbidden', `this needs the permission ${permission}`), {
         permission,
         why: 'not_held',
@@ -62,11 +62,12 @@ export async function authorize<Params, Query, Body>(
   }
   const found = await guard.target(db, asking);
   if (!found) throw new Refusal(noSuchThing(), { permission, why: 'not_found' });
-  if (!guard.or || !may(actor, guard.or, found).allowed) ask(actor, permission, found);
-  if (guard.second) {
-    const second = await guard.second.target(db, asking);
-    if (!second) throw new Refusal(noSuchThing(), { permission: guard.second.permission, why: 'not_found' });
-    ask(actor, guard.second.permission, second);
+  if (!sufficing(guard).some((each) => may(actor, each, found).allowed)) ask(actor, permission, found);
+  for (const { permission: also, target, when } of secondsOf(guard)) {
+    if (when && !(await when(db, asking))) continue;
+    const second = await target(db, asking);
+    if (!second) throw new Refusal(noSuchThing(), { permission: also, why: 'not_found' });
+    ask(actor, also, second);
   }
   return found;
 }
@@ -93,12 +94,13 @@ export function isSeen(actor: Actor, target: Target): boolean {
   return may(actor, permission, target).allowed;
 }
 
-/** How far a listing by this permission goes. */
-export function withinOf(actor: Actor, permission: Permission): Within {
-  const reach = reachOf(actor, permission);
-  if (reach === 'all') return { all: true };
-  if (reach === 'tree') return { path: actor.organization };
-  if (reach === 'self' && actor.user !== null) return { user: actor.user };
+/** How far a listing by these permissions goes: as far as the widest of them. */
+export function withinOf(actor: Actor, permissions: readonly Permission[]): Within {
+  const reaches = permissions.map((permission) => reachOf(actor, permission));
+  if (reaches.includes('all')) return { all: true };
+  if (reaches.includes('tree')) return { path: actor.organization };
+  if (reaches.includes('self') && actor.user !== null) return { user: actor.user };
+  const permission = permissions[0]!;
   throw new Refusal(new Problem('forbidden', `this needs the permission ${permission}`), {
     permission,
     why: 'not_held',

@@ -16,12 +16,15 @@ export function answerJson(ctx: Context, document: object, status = 200): void {
 /** Lines are joined up to this: a write for each would cost more than the line. */
 const joinedCharacters = 32 * 1024;
 
+/** Among lines: what there is so far is sent, for whoever waits for the first of them. */
+export const sendNow = '';
+
 /** Objects as a line of JSON each; text as it is. */
 export async function* joinedLines(lines: AsyncIterable<object | string>): AsyncGenerator<Uint8Array> {
   let text = '';
   for await (const line of lines) {
     text += typeof line === 'string' ? line : `${JSON.stringify(line)}\n`;
-    if (text.length < joinedCharacters) continue;
+    if (text === '' || (text.length < joinedCharacters && line !== sendNow)) continue;
     yield Buffer.from(text);
     text = '';
   }

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { problemTable } from '../../../protocol/problems.ts';
 import { permissions } from '../../directory/roles/permissions.ts';
-import type { ApiRoute, LinesRoute } from './route.ts';
+import { type ApiRoute, type ContentRoute, type LinesRoute, secondsOf, sufficing } from './route.ts';
 
 type Json = Record<string, unknown>;
 
@@ -63,12 +63,12 @@ function operationOf(route: ApiRoute): Json {
     ],
     ...('body' in route &&
       route.body && {
-        requestBody: { required: true, content: { 'application/json': { schema: schemaOf(route.body, 'input') } } },
+        requestBody: { required: true, content: bodyOf(route) },
       }),
     responses: {
       [status]: {
         description: 'Done',
-        content: { [typeOf(route)]: { schema: schemaOf(route.answer, 'output') } },
+        content: answerOf(route),
       },
       default: {
         description: 'A problem',
@@ -78,7 +78,23 @@ function operationOf(route: ApiRoute): Json {
   };
 }
 
-const typeOf = (route: ApiRoute): string =>
+function answerOf(route: ApiRoute): Json {
+  if (route.kind !== 'content') return { [typeOf(route)]: { schema: schemaOf(route.answer, 'output') } };
+  const { types } = route as ContentRoute;
+  return Object.fromEntries(types.map((type) => [type, { schema: { type: 'string', format: 'binary' } }]));
+}
+
+function bodyOf(route: ApiRoute): Json {
+  const schema = schemaOf((route as { body: z.ZodType }).body, 'input');
+  const json = { 'application/json': { schema } };
+  if (route.kind !== 'content') return json;
+  const { properties = {}, ...rest } = schema;
+  const token = { type: 'string', description: 'The access token, where there is no Authorization' };
+  const form = { ...rest, properties: { ...(properties as Json), access_token: token } };
+  return { ...json, 'application/x-www-form-urlencoded': { schema: form } };
+}
+
+const typeOf = (route: Exclude<ApiRoute, ContentRoute>): string =>
   route.kind === 'lines' ? ((route as LinesRoute).type ? 'text/plain' : 'application/x-ndjson') : 'application/json';
 
 const header = (name: string, description: string): Json => ({
@@ -100,8 +116,19 @@ export function whoMay({ may }: ApiRoute): string {
   if ('operator' in may) return 'For those who run the server.';
   if ('signedIn' in may) return 'For whoever is signed in, about themselves.';
   const listing = 'of' in may ? ', and shows what that reaches' : '';
-  const second = 'second' in may && may.second ? ` and \`${may.second.permission}\`` : '';
-  const or = 'or' in may && may.or ? ` or \`${may.or}\`` : '';
+  const second =
+    'second' in may
+      ? secondsOf(may)
+          .map(({ permission, when }) => ` and${when ? ' (for some requests)' : ''} \`${permission}\``)
+          .join('')
+      : '';
+  const or =
+    'or' in may
+      ? sufficing(may)
+          .slice(1)
+          .map((each) => ` or \`${each}\``)
+          .join('')
+      : '';
   return `Needs \`${may.permission}\`${or}${second}${listing}: ${permissions.get(may.permission)!.allows}`;
 }
 

@@ -150,7 +150,7 @@ describe('retention', () => {
       device: { guid, name: 'laptop' },
       user: { id: expect.any(Number), name: 'ann' },
       policy: null,
-      effective: { policy: defaultRetention, from: 'default', locked: false },
+      effective: { policy: defaultRetention, from: 'default', locked: false, plans: [] },
       version: 1,
     });
     expect((await setOfRoot(strict)).status).toBe(200);
@@ -164,6 +164,7 @@ describe('retention', () => {
       policy: gentle,
       from: { device: { guid, name: 'laptop' } },
       locked: false,
+      plans: [],
     });
     await setOfRoot(strict, true);
     expect(await get()).toMatchObject({ policy: gentle, effective: { ...fromRoot, locked: true } });
@@ -254,6 +255,73 @@ describe('retention', () => {
     expect(document(await ask('GET', `/v1/devices/${guid}/retention`, undefined, own)).effective.from).toBe('default');
     const due = await ask('POST', `/v1/devices/${guid}/retention/plan?due=1`, { policy: strict }, own);
     expect([due.status, problem(due).code]).toEqual([400, 'malformed_request']);
+  });
+
+  test('of a backup plan is set by who may say how long things are kept, and told of each file', async () => {
+    const own = await makeTenant();
+    const { guid, ref } = await registerOf(own);
+    const [ann] = await storage.rows<{ id: number }>(
+      `SELECT user_id AS id FROM users WHERE tenant_id = $1 AND name = 'ann'`,
+      [own.id],
+    );
+    for (const role of ['PROe User', 'Desktop User'])
+      await storage.rows(
+        `INSERT INTO user_roles (tenant_id, user_id, role, scope, organization_id) VALUES ($1, $2, $3, 'self', $4) ON CONFLICT DO NOTHING`,
+        [own.id, ann!.id, role, own.leaf],
+      );
+    const asAnn = { token: await signIn({ tenant: own.id, user: ann!.id }) };
+    const of = { device: guid, exclude: [], everyMinutes: 15, windows: [] };
+    const make = (more: object, as: { token: string }) => ask('POST', '/v1/plans', { ...of, ...more }, as);
+    const everything = {
+      ...defaultRetention,
+      windows: defaultRetention.windows.map((each) => ({ ...each, everyMinutes: 0 })),
+    };
+    const data = { name: 'data', include: ['/data'], retention: everything };
+    expect((await make({ ...data, name: 'mine', retention: null }, asAnn)).status).toBe(201);
+    expect(problem(await make(data, asAnn)).detail).toContain('computer.update');
+    const ofLeaf = { ...data, name: 'Leaf', device: undefined, organization: own.leaf };
+    expect((await make(ofLeaf, own)).status).toBe(201);
+    const inItsPlace = { ...data, name: 'leaf', retention: null };
+    expect(problem(await make(inItsPlace, asAnn)).detail).toContain('computer.update');
+    expect((await make(inItsPlace, own)).status).toBe(201);
+    const made = await make(data, own);
+    expect([made.status, document(made).retention]).toEqual([201, everything]);
+    const [week, quarter, year, rest] = everything.windows;
+    const wrong = { ...everything, windows: [week, { ...quarter, untilDays: 5 }, year, rest] };
+    expect(problem(await make({ ...data, name: 'x', retention: wrong }, own))).toMatchObject({
+      code: 'malformed_request',
+      field: 'retention.windows.1.untilDays',
+    });
+    expect(problem(await make({ ...data, name: 'x', include: ['~'] }, own))).toMatchObject({ field: 'include.0' });
+
+    const run = await newRun(storage, ref);
+    for (let i = 0; i < 2; i++) await commit(storage, ref, run, [version('/data/a'), version('/b')]);
+    await storage.rows(`UPDATE versions SET committed_at = '2020-05-05T10:00:00Z' WHERE vault_id = $1`, [ref.vault]);
+    const name = `plan data (${document(made).id}) of device laptop (${guid})`;
+    const told = (answer: Answer) =>
+      lines(answer)
+        .slice(0, -1)
+        .map(({ path, keep, by, policies }) => [path, keep, by, policies]);
+    const path = `/v1/devices/${guid}/retention/plan`;
+    const answer = await ask('GET', path, undefined, own);
+    expect(told(answer)).toEqual([
+      ['/b', false, 'the default', ['the default']],
+      ['/b', true, 'the default', ['the default']],
+      ['/data/a', true, name, [name]],
+      ['/data/a', true, name, [name]],
+    ]);
+    expect(lines(answer).at(-1)!.summary).toMatchObject({
+      policy: defaultRetention,
+      plans: [{ name, policy: everything }],
+    });
+    // What is tried out is tried in the place of the archive's own: plans go on.
+    const tried = await ask('POST', path, { policy: strict }, own);
+    expect(told(tried).map(([, keep, by]) => [keep, by])).toEqual([
+      [false, 'the policy tried out'],
+      [true, 'the policy tried out'],
+      [true, name],
+      [true, name],
+    ]);
   });
 
   test('a plan that would go over the cap says so', async () => {

@@ -47,23 +47,51 @@ export type Finder<Params, Query, Body, Found extends Target> = (
 
 /**
  * Who may:
- * a permission, asked about what `target` finds; `or` suffices as well, for what the verb then bounds more closely;
- * `second` is asked too, about something else (where a user is moved to);
- * a permission `of: 'listing'`, whose answer shows what the caller reaches and nothing else;
+ * a permission, asked about what `target` finds; `or` (each of them) suffices as well, for what the verb then bounds more closely;
+ * `second` (each of them) is asked too, about something else (where a user is moved to), or for what only some requests ask (`when`);
+ * a permission `of: 'listing'`, whose answer shows what the caller reaches and nothing else; with `or`, by the widest of them;
  * `signedIn`: whoever is signed in, about themselves alone; `even` also those with a limited session;
  * `operator`: those who run the server; `anyone`: no sign-in, and why that is right.
  */
 export type May<Params, Query, Body, Found extends Target> =
   | {
       permission: Permission;
-      or?: Permission;
+      or?: Permission | readonly Permission[];
       target: Finder<Params, Query, Body, Found>;
-      second?: { permission: Permission; target: Finder<Params, Query, Body, Target> };
+      second?: Second<Params, Query, Body> | readonly Second<Params, Query, Body>[];
     }
-  | { permission: Permission; of: 'listing' }
+  | { permission: Permission; or?: Permission | readonly Permission[]; of: 'listing' }
   | { signedIn: true; even?: 'limited'; kinds?: readonly Caller['kind'][] }
   | { operator: true }
   | { anyone: string };
+
+/** A permission that is asked for beside another. */
+export interface Second<Params, Query, Body> {
+  permission: Permission;
+  target: Finder<Params, Query, Body, Target>;
+  /** Left out: always. */
+  when?: (db: Transaction, asking: Asking<Params, Query, Body>) => Promise<boolean>;
+}
+
+/** Those that a route asks for beside its first. */
+export function secondsOf<Params, Query, Body>({
+  second = [],
+}: {
+  second?: Second<Params, Query, Body> | readonly Second<Params, Query, Body>[];
+}) {
+  return 'permission' in second ? [second] : second;
+}
+
+/** The permissions of which one is enough. */
+export function sufficing({
+  permission,
+  or = [],
+}: {
+  permission: Permission;
+  or?: Permission | readonly Permission[];
+}) {
+  return [permission, ...(typeof or === 'string' ? [or] : or)];
+}
 
 interface Common<Params extends z.ZodObject, Query extends z.ZodObject, Body extends z.ZodType, Found extends Target> {
   path: string;
@@ -104,6 +132,40 @@ export interface LinesRoute<
   lines(request: Request<z.output<Params>, z.output<Query>, z.output<Body>, Found>): AsyncIterable<object | string>;
 }
 
+/** Bytes for a file: made while they are sent. */
+export interface Content {
+  type: string;
+  /** As it is offered to whoever saves it; any text. */
+  fileName: string;
+  /** Nothing is begun before the first of them is asked for. */
+  bytes: AsyncIterable<Uint8Array>;
+}
+
+/** One that lasts, and may have to be stopped: its handler can ask again whether it may. */
+export interface ContentRequest<Params, Query, Body, Found> extends Request<Params, Query, Body, Found> {
+  /**
+   * Who the caller is by now, who still may what the route asks for.
+   * @throws Problem when they are signed out, or may not any more
+   */
+  askAgain(): Promise<Actor>;
+}
+
+export interface ContentRoute<
+  Params extends z.ZodObject = z.ZodObject,
+  Query extends z.ZodObject = z.ZodObject,
+  Body extends z.ZodType = z.ZodType,
+  Found extends Target = FoundTarget,
+> extends Common<Params, Query, Body, Found> {
+  kind: 'content';
+  /** POST: its body is JSON, or what a browser's form sends, with the access token as `access_token` (RFC 6750, 2.2). */
+  method: 'GET' | 'POST';
+  body?: Body;
+  bodyBytesMax?: number;
+  /** The media types it answers with. */
+  types: readonly string[];
+  content(request: ContentRequest<z.output<Params>, z.output<Query>, z.output<Body>, Found>): Promise<Content>;
+}
+
 export interface ChangeRoute<
   Params extends z.ZodObject = z.ZodObject,
   Query extends z.ZodObject = z.ZodObject,
@@ -118,6 +180,8 @@ export interface ChangeRoute<
   /** 200 unless it says otherwise. */
   status?: 200 | 201;
   answer: z.ZodType;
+  /** Whoever may do this may see all that it answers, whatever else they may not see of what it is about. */
+  answersWhole?: true;
   /** What is drawn at random or takes long: before the transaction, once, whatever becomes of the COMMIT. */
   prepare?(request: Request<z.output<Params>, z.output<Query>, z.output<Body>, Found>): Promise<Prepared>;
   /** In the transaction, which may be repeated. Answers what is stored and told: nothing secret. */
@@ -160,6 +224,7 @@ type Any = any;
 export type ApiRoute =
   | ReadRoute<Any, Any, Any>
   | LinesRoute<Any, Any, Any, Any>
+  | ContentRoute<Any, Any, Any, Any>
   | ChangeRoute<Any, Any, Any, Any, Any>
   | ActRoute<Any, Any, Any>;
 
@@ -178,6 +243,16 @@ export function lines<
   Found extends Target = FoundTarget,
 >(route: Omit<LinesRoute<Params, Query, Body, Found>, 'kind'>): ApiRoute {
   return { ...route, kind: 'lines' };
+}
+
+/** Makes a route that answers with bytes. */
+export function content<
+  Params extends z.ZodObject,
+  Query extends z.ZodObject,
+  Body extends z.ZodType = z.ZodUndefined,
+  Found extends Target = FoundTarget,
+>(route: Omit<ContentRoute<Params, Query, Body, Found>, 'kind'>): ApiRoute {
+  return { ...route, kind: 'content' };
 }
 
 /** Makes a route that changes something, in one transaction. */

@@ -2,6 +2,7 @@
 import type { ApiRoute } from './route.ts';
 import { alertRoutes } from './routes/alerts.ts';
 import { auditRoutes } from './routes/audit.ts';
+import { browsingRoutes } from './routes/browsing.ts';
 import { clientRoutes } from './routes/clients.ts';
 import { deviceRoutes } from './routes/devices.ts';
 import { licenceRoutes } from './routes/licences.ts';
@@ -12,6 +13,7 @@ import { passwordRoutes } from './routes/passwords.ts';
 import { planRoutes } from './routes/plans.ts';
 import { providerRoutes } from './routes/providers.ts';
 import { reportRoutes } from './routes/reports.ts';
+import { restoreRoutes } from './routes/restores.ts';
 import { retentionRoutes } from './routes/retention.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { tenantRoutes } from './routes/tenants.ts';
@@ -29,6 +31,8 @@ export const apiRoutes: readonly ApiRoute[] = [
   ...reportRoutes,
   ...planRoutes,
   ...manifestRoutes,
+  ...browsingRoutes,
+  ...restoreRoutes,
   ...licenceRoutes,
   ...clientRoutes,
   ...auditRoutes,

@@ -11,16 +11,17 @@ import { Problem } from '../../../protocol/problems.ts';
 import { validate } from '../../../protocol/wire.ts';
 import type { By } from '../../directory/audit/act.ts';
 import { recordAlone } from '../../directory/audit/record.ts';
-import { madeOnce } from '../../directory/requests-made.ts';
+import { findMade, type MadeRequest, madeOnce } from '../../directory/requests-made.ts';
 import type { Target } from '../../directory/roles/may.ts';
 import { streamed } from '../answers.ts';
-import { json } from '../bodies.ts';
+import { form, formType, json } from '../bodies.ts';
 import { addressOf } from '../client-address.ts';
 import type { Context, RequestState } from '../deps.ts';
-import { authenticate, byOf, type Caller, requesterOf } from './callers.ts';
+import { authenticate, authenticateAgain, byOf, type Caller, requesterOf } from './callers.ts';
+import { sendContent } from './content-answers.ts';
 import { authorize, isSeen, Refusal, withinOf } from './guard.ts';
 import { answerJson, joinedLines, jsonLinesType } from './json-answers.ts';
-import type { ApiRoute, ChangeRoute, Request } from './route.ts';
+import { type ApiRoute, type ChangeRoute, type ContentRoute, type Request, sufficing } from './route.ts';
 
 const bodyBytesMaxDefault = 64 * 1024;
 const idempotencyKeyShape = /^[\x21-\x7e]{1,100}$/;
@@ -34,13 +35,14 @@ export function serveApi(router: Router<RequestState>, routes: readonly ApiRoute
     const handle = handlerOf(route);
     const schema = 'body' in route ? route.body : undefined;
     const bytesMax = ('bodyBytesMax' in route && route.bodyBytesMax) || bodyBytesMaxDefault;
-    router.register(route.path, [route.method], async (ctx: Context) => {
-      const caller = await callerOf(ctx, route);
+    const served = async (ctx: Context, caller: Caller | null, inForm?: FormBody) => {
       const release = await placeOf(ctx, caller);
       try {
-        if (schema)
+        if (inForm) await handle(ctx, caller, inForm.body);
+        else if (schema)
           await json(schema, bytesMax, (_, body, { giveBack }) => {
-            if (route.kind === 'lines') giveBack(); // kept as long as its reader likes; one for each of those places
+            // Kept as long as its reader likes; one for each of those places.
+            if (route.kind === 'lines' || route.kind === 'content') giveBack();
             return handle(ctx, caller, body);
           })(ctx);
         else {
@@ -54,8 +56,46 @@ export function serveApi(router: Router<RequestState>, routes: readonly ApiRoute
       } finally {
         release();
       }
-    });
+    };
+    const serve = async (ctx: Context) => served(ctx, await callerOf(ctx, route));
+    const serveForm = route.kind === 'content' && route.body ? formServer(route, bytesMax, served) : serve;
+    router.register(route.path, [route.method], (ctx: Context) => (isForm(ctx) ? serveForm(ctx) : serve(ctx)));
   }
+}
+
+interface FormBody {
+  body: unknown;
+}
+
+const isForm = (ctx: Context): boolean => ctx.get('content-type').split(';')[0]!.trim().toLowerCase() === formType;
+
+/**
+ * A browser's form, which sends no Authorization: the token comes in it. So it is read before anybody knows whose it is,
+ * in the place of a stranger's address.
+ */
+function formServer(
+  route: ContentRoute,
+  bytesMax: number,
+  served: (ctx: Context, caller: Caller | null, inForm: FormBody) => Promise<void>,
+): (ctx: Context) => Promise<void> {
+  const fields = (route.body as unknown as z.ZodObject).extend({ access_token: z.string().max(1_000).optional() });
+  return async (ctx) => {
+    const release = await placeOf(ctx, null);
+    let isRead = false;
+    const leave = (): void => {
+      if (!isRead) release();
+      isRead = true;
+    };
+    try {
+      await form(fields, bytesMax, async (_, { access_token: token, ...body }, { giveBack }) => {
+        giveBack();
+        leave();
+        await served(ctx, await callerOf(ctx, route, token as string | undefined), { body });
+      })(ctx);
+    } finally {
+      leave();
+    }
+  };
 }
 
 type Handle = (ctx: Context, caller: Caller | null, body: unknown) => Promise<void>;
@@ -87,6 +127,7 @@ function handlerOf(route: ApiRoute): Handle {
     if (route.kind === 'change') return makeChange(route, request);
     request.target = await ask(route, request, database);
     if (route.kind === 'read') return send(ctx, await route.read(request));
+    if (route.kind === 'content') return makeContent(route, request);
     const type = route.type?.(query) ?? jsonLinesType;
     const release = await deps.slots.versionStreams.take(requesterOf(caller, ctx), ctx.state.signal);
     try {
@@ -95,6 +136,28 @@ function handlerOf(route: ApiRoute): Handle {
       release();
     }
   };
+}
+
+async function makeContent(route: ContentRoute, request: AnyRequest): Promise<void> {
+  const { ctx, deps, caller } = request;
+  const askAgain = async () => {
+    const now = await authenticateAgain(ctx, caller);
+    if (now.limited) throw new Problem(now.limited, 'this session can only do what is still missing', {});
+    try {
+      await ask(route, { ...request, caller: now }, deps.directory.database);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      await noteRefusal(ctx, now, route, error);
+      throw error.problem;
+    }
+    return now.actor!;
+  };
+  const release = await deps.slots.restores.take(requesterOf(caller, ctx), ctx.state.signal);
+  try {
+    await sendContent(ctx, await route.content({ ...request, askAgain }));
+  } finally {
+    release();
+  }
 }
 
 const nobody: By = { tenant: null, party: { kind: 'server', id: null, name: 'nobody' }, address: null };
@@ -116,30 +179,53 @@ async function ask(route: ApiRoute, request: AnyRequest, db: Db): Promise<Target
 async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void> {
   const { ctx, deps, caller } = request;
   const { database } = deps.directory;
+  const key = { ...keyOf(request, route), requester: requesterOf(caller, ctx) };
   // Asked before anything slow is done, and again in the transaction, where it counts.
-  request.target = await ask(route as ApiRoute, request, database);
+  try {
+    request.target = await ask(route as ApiRoute, request, database);
+  } catch (error) {
+    // It may be refused because it was done: what it was about is gone, or was moved out of reach. Whoever did it is told
+    // that they did, and no more of what they may not ask about now.
+    const made = error instanceof Refusal ? await findMade(database, key) : null;
+    if (!made) throw error;
+    return sendMade(ctx, made, cut);
+  }
   const prepared = await route.prepare?.(request);
-  const key = keyOf(request, route);
   const attempt = randomUUID();
   const made = await database.transaction((tx) =>
-    madeOnce(tx, { ...key, requester: requesterOf(caller, ctx) }, async () => {
+    madeOnce(tx, key, async () => {
       request.target = await ask(route as ApiRoute, request, tx);
       return { status: route.status ?? 200, answer: { attempt, told: await route.change(tx, request, prepared) } };
     }),
   );
-  const { attempt: by, told } = made.answer as { attempt: string; told: unknown };
-  const own = by === attempt;
-  if (!own) ctx.set('Idempotency-Replayed', 'true');
-  // By what they may see now, also of an answer from before; what is shown once is for whoever made it.
-  const shown = shownTo(request, told);
-  send(ctx, own && route.reveal ? route.reveal(shown, prepared) : shown, made.status);
+  const { attempt: by, told } = made.answer as StoredAnswer;
+  const asShown = (answer: unknown): unknown => (route.answersWhole ? answer : shownTo(request, answer));
+  if (by !== attempt) return sendMade(ctx, made, asShown);
+  const shown = asShown(told);
+  // What is shown once is for whoever made it.
+  send(ctx, route.reveal ? route.reveal(shown, prepared) : shown, made.status);
+}
+
+interface StoredAnswer {
+  /** Which request of them made it. */
+  attempt: string;
+  told: unknown;
+}
+
+/** Sends the answer of a request that was made before, as far as the caller may see it now. */
+function sendMade(ctx: Context, { answer, status }: MadeRequest, shown: (told: unknown) => unknown): void {
+  ctx.set('Idempotency-Replayed', 'true');
+  send(ctx, shown((answer as StoredAnswer).told), status);
 }
 
 /** Whoever may change something and not see it is told no more than that it was changed. */
 function shownTo({ caller, target }: AnyRequest, answer: unknown): unknown {
-  if (!target || !caller.actor || isSeen(caller.actor, target)) return answer;
-  const all = Object.entries(answer as object);
-  return Object.fromEntries(all.filter(([name]) => ['id', 'guid', 'version'].includes(name)));
+  return !target || !caller.actor || isSeen(caller.actor, target) ? answer : cut(answer);
+}
+
+function cut(answer: unknown): object {
+  const all = Object.entries((answer ?? {}) as object);
+  return Object.fromEntries(all.filter(([name]) => ['id', 'guid', 'version', 'deleted'].includes(name)));
 }
 
 /** One that the caller chose, or one drawn for this request, so that a COMMIT of unknown outcome is not made again. */
@@ -157,13 +243,13 @@ function keyOf({ ctx, params, query, body }: AnyRequest, route: ChangeRoute): { 
 
 function withinFor(route: ApiRoute, caller: Caller | null): AnyRequest['within'] {
   if (!('of' in route.may) || !caller?.actor) return { all: true };
-  return withinOf(caller.actor, route.may.permission);
+  return withinOf(caller.actor, sufficing(route.may));
 }
 
 /** Who asks; null where nobody has to say. @throws Problem, Refusal */
-async function callerOf(ctx: Context, route: ApiRoute): Promise<Caller | null> {
+async function callerOf(ctx: Context, route: ApiRoute, inForm?: string): Promise<Caller | null> {
   if ('anyone' in route.may) return null;
-  const caller = await authenticate(ctx);
+  const caller = await authenticate(ctx, inForm);
   if (caller.limited && !('signedIn' in route.may && route.may.even === 'limited'))
     throw new Problem(caller.limited, 'this session can only do what is still missing', {});
   if ('operator' in route.may && caller.kind !== 'operator')

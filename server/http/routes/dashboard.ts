@@ -7,6 +7,7 @@ import type Router from '@koa/router';
 import { Problem } from '../../../protocol/problems.ts';
 import type { AppDeps, Context, Dashboard, RequestState } from '../deps.ts';
 import { operator } from '../operator.ts';
+import { operatorSignInRoutes } from './operator-sign-in.ts';
 
 export const dashboardPath = '/admin/queues';
 
@@ -37,6 +38,7 @@ const contentSecurityPolicy = [
 export function dashboardRoutes(router: Router<RequestState>, { dashboard }: AppDeps): void {
   if (!dashboard) return;
   const paths = [dashboardPath, `${dashboardPath}/{*page}`];
+  operatorSignInRoutes(router, dashboardPath);
   router.get(paths, operator(), (ctx) => show(ctx, dashboard));
   router.put(paths, operator(), onlyAllowedWrites, (ctx) => show(ctx, dashboard));
 }

@@ -3,6 +3,7 @@ import { commit, newArchive, newRun, type TestStorage, testStorage, version } fr
 import type { Transaction } from '../../catalog/database.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { type Fence, openFence } from '../checking/fence.ts';
+import { onlyPolicy } from '../retention/policies.ts';
 import { type PruneDeps, pruneArchive } from '../retention/prune.ts';
 import { defaultRetention } from '../retention/retention.ts';
 
@@ -42,10 +43,10 @@ function deps(
   let looks = 0;
   let inTransactions = 0;
   return {
-    readPolicy: async (tx) => {
+    readPolicies: async (tx) => {
       // Once for the digest, once to count what would go; then in the batch.
       if (++inTransactions === 3) await inBatch(tx);
-      return defaultRetention;
+      return onlyPolicy(defaultRetention);
     },
     assertMayDelete: async () => {
       await fence.assertHeld();

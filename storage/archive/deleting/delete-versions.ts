@@ -44,6 +44,13 @@ export interface FileDecision {
   nextChangeAt: number | null;
 }
 
+export interface Decider {
+  /** Whether it matters where a file is: paths are only read if so. */
+  looksAtPaths: boolean;
+  /** @param path null: not read, or not known */
+  decide(versions: readonly FileVersion[], path: Buffer | null): FileDecision;
+}
+
 export interface Deleter {
   /**
    * Of the fence, which was asked just before, by what the transaction itself reads of it.
@@ -51,11 +58,7 @@ export interface Deleter {
    */
   assertStillHeld(read: FenceRow): void;
   /** Reads, inside the transaction and after the locks, what the decision rests on; null: nothing is deleted now. */
-  prepare(
-    tx: Transaction,
-    archive: DeletingArchive,
-    holds: readonly unknown[],
-  ): Promise<((versions: readonly FileVersion[]) => FileDecision) | null>;
+  prepare(tx: Transaction, archive: DeletingArchive, holds: readonly unknown[]): Promise<Decider | null>;
   /** The files to plan next, inside the transaction. */
   candidates(tx: Transaction): Promise<number[]>;
   /** At most so many versions go in this batch. */
@@ -91,13 +94,13 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     deleter.assertStillHeld(await readFence(tx));
     const nothing = { files: 0, versions: 0, bytes: 0, overBudget: false };
     if (!archive) return nothing;
-    const decide = await deleter.prepare(tx, archive, holds);
-    if (!decide) return nothing;
+    const decider = await deleter.prepare(tx, archive, holds);
+    if (!decider) return nothing;
     const histories = await readWholeHistories(tx, ref, await deleter.candidates(tx));
     if (histories.size === 0) return nothing;
 
-    const pins = await readPins(tx, ref, holds, [...histories.keys()]);
-    const { doomed, planned, overBudget } = planBatch(histories, pins, decide, deleter.budget);
+    const pins = await readPins(tx, ref, { holds, fileIds: [...histories.keys()], paths: decider.looksAtPaths });
+    const { doomed, planned, overBudget } = planBatch(histories, pins, decider, deleter.budget);
     const deleted = doomed.length === 0 ? [] : await deleteVersionRows(tx, ref, doomed);
     await takeListRefs(
       tx,
@@ -166,18 +169,20 @@ export interface Pins {
   holds: readonly unknown[];
   /** Ascending by seq. */
   leases: readonly Lease[];
-  /** Of the files, where a hold asks for them. */
+  /** Of the files, where a hold or the caller asks for them. */
   paths: ReadonlyMap<number, Buffer>;
 }
 
+/** @param of.paths read the files' paths, also where no hold asks for them */
 export async function readPins(
   tx: Transaction,
   ref: ArchiveRef,
-  holds: readonly unknown[],
-  fileIds: readonly number[],
+  of: { holds: readonly unknown[]; fileIds: readonly number[]; paths: boolean },
 ): Promise<Pins> {
+  const { holds, fileIds } = of;
   const leases = await readLeases(tx, ref);
-  const names = holds.some(looksAtPaths) ? await readPathNames(tx, ref, fileIds) : new Map<number, Buffer[]>();
+  const wanted = of.paths || holds.some(looksAtPaths);
+  const names = wanted ? await readPathNames(tx, ref, fileIds) : new Map<number, Buffer[]>();
   return { holds, leases, paths: new Map([...names].map(([fileId, parts]) => [fileId, joinPath(parts)])) };
 }
 
@@ -211,17 +216,12 @@ interface Batch {
   planned: { fileId: number; afterMs: number | null }[];
 }
 
-function planBatch(
-  histories: ReadonlyMap<number, HistoryRow[]>,
-  pins: Pins,
-  decide: (versions: readonly FileVersion[]) => FileDecision,
-  budget: number,
-): Batch {
+function planBatch(histories: ReadonlyMap<number, HistoryRow[]>, pins: Pins, decider: Decider, budget: number): Batch {
   const batch: Batch = { doomed: [], planned: [], overBudget: false };
   let names = 0;
   for (const [fileId, rows] of histories) {
     const versions = pinVersions(rows, pins);
-    const { expire, nextChangeAt } = decide(versions);
+    const { expire, nextChangeAt } = decider.decide(versions, pins.paths.get(fileId) ?? null);
     const bySeq = new Map(rows.map((row) => [row.seq, row]));
     const pinned = new Set(versions.filter((version) => version.pinned).map((version) => version.seq));
     assert(!expire.some((seq) => pinned.has(seq)), 'a version under a hold or a lease was to be deleted');

@@ -13,7 +13,8 @@ import {
 import { coolArchiveRows, lockColdArchive, setColdUntilRow, warmArchiveRows } from '../../catalog/deleting/cold.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { startRun } from '../writing/runs.ts';
-import { expireArchives, expiring } from './expire-archives.ts';
+import { expiring } from './empty-archive.ts';
+import { expireArchives } from './expire-archives.ts';
 
 const storage = storageForEachTest();
 let ref: ArchiveRef;
@@ -24,10 +25,8 @@ beforeEach(async () => {
 });
 
 const expire = () => expireArchives(storage, pruneAtOnce);
-const cool = (days: number, of = ref) =>
-  storage.database.transaction((tx) => coolArchiveRows(tx, { vault: of.vault, archives: [of.archive], days }));
-const warm = (of = ref) =>
-  storage.database.transaction((tx) => warmArchiveRows(tx, { vault: of.vault, archives: [of.archive] }));
+const cool = (days: number, of = ref) => storage.database.transaction((tx) => coolArchiveRows(tx, [of], days));
+const warm = (of = ref) => storage.database.transaction((tx) => warmArchiveRows(tx, [of]));
 const past = (column: 'cold_until' | 'expired_at', ago: string, of = ref) =>
   storage.rows(`UPDATE archives SET ${column} = now() - $2::interval WHERE archive_id = $1`, [of.archive, ago]);
 const archive = async (of = ref) => {

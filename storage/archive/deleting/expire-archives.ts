@@ -5,21 +5,19 @@
  * Whether an archive is expired, and since when, is asked again in every batch under the archive's lock: a
  * reactivation, or another date, ends the deleting with the batch that is under way.
  */
-import { closeAlertsOf, raiseAlert } from '../../catalog/checking/alerts.ts';
+import { closeAlertsOf } from '../../catalog/checking/alerts.ts';
 import { readFence } from '../../catalog/checking/fence.ts';
-import { expireArchiveRows, filesAfter, longExpiredArchives, vaultsToExpire } from '../../catalog/deleting/cold.ts';
-import { RefsDrift } from '../../catalog/refs.ts';
-import type { ArchiveRef, Storage } from '../../storage.ts';
+import { expireArchiveRows, longExpiredArchives, vaultsToExpire } from '../../catalog/deleting/cold.ts';
+import type { DeletingArchive } from '../../catalog/deleting/deleting.ts';
+import type { Storage } from '../../storage.ts';
 import { DeletingStopped } from '../checking/fence.ts';
 import type { PruneDeps } from '../retention/prune.ts';
-import type { FileVersion } from '../retention/retention.ts';
-import { type BatchResult, type Deleter, deleteVersionsBatch } from './delete-versions.ts';
+import type { BatchResult } from './delete-versions.ts';
+import { type EmptyDeps, emptyArchive } from './empty-archive.ts';
 
 /** For so long an expired archive can be recovered. */
 export const expiredDaysKept = 20;
 
-/** Files looked at in one batch, at most. */
-const filesPerBatch = 500;
 const dayMs = 86_400_000;
 
 export interface ExpireResult {
@@ -54,6 +52,7 @@ export async function expireArchives(
       return (await expireArchiveRows(tx, vault)).length;
     });
   }
+  const emptying: EmptyDeps = { ...deps, by: 'expiry', mayEmpty: async (_tx, archive) => isLongExpired(archive) };
   let fault: unknown;
   for (const ref of await longExpiredArchives(database, expiredDaysKept)) {
     const onBatch = (batch: BatchResult): void => {
@@ -63,7 +62,8 @@ export async function expireArchives(
       onProgress?.({ ...sum });
     };
     try {
-      await emptyArchive(storage, ref, deps, { ...(signal && { signal }), onBatch });
+      await emptyArchive(storage, ref, emptying, { ...(signal && { signal }), onBatch });
+      await closeAlertsOf(database, { ...ref, kind: 'expiry_cap' }, 'the archive has expired');
       sum.emptied++;
     } catch (error) {
       signal?.throwIfAborted();
@@ -75,75 +75,6 @@ export async function expireArchives(
   return { ...sum };
 }
 
-/** Deletes all versions of an archive that has been expired long enough, except those that something pins. */
-async function emptyArchive(
-  storage: Storage,
-  ref: ArchiveRef,
-  deps: Deps,
-  options: { signal?: AbortSignal; onBatch: (batch: BatchResult) => void },
-): Promise<void> {
-  for (let after = 0; ; ) {
-    options.signal?.throwIfAborted();
-    await deps.assertMayDelete();
-    const asked = expiryDeleter(ref, deps, after);
-    const batch = await deleteVersionsBatch(storage, ref, asked.deleter).catch((error: unknown) => {
-      if (error instanceof RefsDrift) return tellDrift(storage, ref, error);
-      throw error;
-    });
-    if (batch.files === 0) break;
-    options.onBatch(batch);
-    after = asked.next(batch) ?? after;
-  }
-  await closeAlertsOf(storage.database, { ...ref, kind: 'expiry_cap' }, 'the archive has expired');
-}
-
-async function tellDrift(storage: Storage, ref: ArchiveRef, drift: RefsDrift): Promise<never> {
-  const details = { found: 'expiry', message: drift.message };
-  await raiseAlert(storage.database, { ...ref, kind: 'refs_drift', details });
-  throw drift;
-}
-
-interface Asked {
-  deleter: Deleter;
-  /** Behind which file to go on; null: not all was deleted that could be, so look at the same files again. */
-  next(batch: BatchResult): number | null;
-}
-
-/** All that nothing pins; the record of a deletion only when nothing older stays, which it hides. */
-export function expiring(versions: readonly FileVersion[]): number[] {
-  const firstPinned = versions.findIndex(({ pinned }) => pinned);
-  const hides = (i: number): boolean => versions[i]!.deleted && firstPinned >= 0 && firstPinned < i;
-  return versions.filter(({ pinned }, i) => !pinned && !hides(i)).map(({ seq }) => seq);
-}
-
-function expiryDeleter(ref: ArchiveRef, deps: Deps, after: number): Asked {
-  // Of the attempt that was committed: each begins anew.
-  let candidates: number[] = [];
-  let decided = { files: 0, versions: 0 };
-  const deleter: Deleter = {
-    budget: Number.POSITIVE_INFINITY,
-    assertStillHeld: (read) => deps.assertStillHeld(read),
-    async prepare(_tx, archive) {
-      decided = { files: 0, versions: 0 };
-      const { state, expiredAt, now } = archive;
-      if (state !== 'expired' || !expiredAt) return null;
-      if (now.getTime() - expiredAt.getTime() < expiredDaysKept * dayMs) return null;
-      return (versions) => {
-        const expire = expiring(versions);
-        decided.files++;
-        decided.versions += expire.length;
-        return { expire, nextChangeAt: null };
-      };
-    },
-    async candidates(tx) {
-      candidates = await filesAfter(tx, ref, { after, limit: filesPerBatch });
-      return candidates;
-    },
-  };
-  return {
-    deleter,
-    // Files whose versions are pinned, and folders of such, stay: the next batch begins behind them.
-    next: (batch) =>
-      decided.files === batch.files && decided.versions === batch.versions ? candidates[batch.files - 1]! : null,
-  };
+function isLongExpired({ state, expiredAt, now }: DeletingArchive): boolean {
+  return state === 'expired' && expiredAt !== null && now.getTime() - expiredAt.getTime() >= expiredDaysKept * dayMs;
 }

@@ -23,13 +23,14 @@ export interface Moment {
  * Chooses the seq to read at and leases it, under the archive's lock: a batch of deletions is over by then, or begins
  * afterwards and sees the lease.
  * @param query.at null: now. `seq`: that one instead; `resumed`: the reader had it before, so its lease must be live
+ * @param query.leasesMax fewer moments than all, so that who asks for many leaves some to others
  * @returns null when there is no such archive
  * @throws Problem moment_lapsed, out_of_bounds, too_many_requests
  */
 export function takeMoment(
   { database, settings }: Storage,
   ref: ArchiveRef,
-  query: { at: Date | null; seq: number | null; resumed: boolean },
+  query: { at: Date | null; seq: number | null; resumed: boolean; leasesMax?: number },
 ): Promise<Moment | null> {
   return database.transaction(async (tx) => {
     if (!(await lockArchive(tx, ref))) return null;
@@ -39,11 +40,11 @@ export function takeMoment(
     const seq = query.seq ?? moment.seq;
     if (seq > newest.seq)
       throw new Problem('out_of_bounds', `the archive's newest seq is ${newest.seq}`, { field: 'seq' });
-    if (query.resumed) {
-      if (!(await renewLease(tx, ref, seq, settings.restoreLeaseMs))) throw lapsed();
-      return { seq, at: query.at ?? moment.at };
-    }
-    if ((await countLeases(tx, ref, leasesMax)) >= leasesMax)
+    // One more reader of a moment that is kept costs nothing, however many moments are.
+    if (await renewLease(tx, ref, seq, settings.restoreLeaseMs)) return { seq, at: query.at ?? moment.at };
+    if (query.resumed) throw lapsed();
+    const max = query.leasesMax ?? leasesMax;
+    if ((await countLeases(tx, ref, max)) >= max)
       throw new Problem('too_many_requests', 'too many moments of this archive are being read', {
         retryAfterSeconds: 600,
       });

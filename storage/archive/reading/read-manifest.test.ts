@@ -82,3 +82,22 @@ test('a seq that has not been given out yet, and an archive that is none, are re
     readManifest(storage, { ...ref, archive: ref.archive + 1_000 }, { upTo: null, after: null }),
   ).rejects.toMatchObject({ code: 'not_found' });
 });
+
+test('one that has expired is shown to nobody, from the moment it has until it is recovered', async () => {
+  await commit(storage, ref, run, [version('/a', [block(1)])]);
+  const put = (state: string) =>
+    storage.rows('UPDATE archives SET state = $3 WHERE vault_id = $1 AND archive_id = $2', [
+      ref.vault,
+      ref.archive,
+      state,
+    ]);
+  await put('cold');
+  expect((await read()).lines).toHaveLength(1);
+  await put('expired');
+  await expect(read()).rejects.toMatchObject({ code: 'conflict', extras: { state: 'expired' } });
+  await expect(read()).rejects.toThrow('give it a later date');
+  await put('cold');
+  expect((await read()).lines).toHaveLength(1);
+  await storage.rows(`UPDATE archives SET state = 'expired', version_count = 0 WHERE archive_id = $1`, [ref.archive]);
+  await expect(read()).rejects.toThrow('its versions were deleted');
+});

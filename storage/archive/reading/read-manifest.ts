@@ -11,6 +11,7 @@ import { readPathNames } from '../../catalog/deleting/deleting.ts';
 import { type ManifestPlace, type ManifestRow, manifestPage } from '../../catalog/reading/manifest.ts';
 import { findMoment } from '../../catalog/reading/reading.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
+import { assertShown } from './shown-archive.ts';
 
 export interface ManifestQuery {
   /** Null: the newest. Given again to go on with what was begun. */
@@ -28,13 +29,14 @@ const pageVersions = 1_000;
 
 /**
  * @returns the seq it is read up to, and the versions
- * @throws Problem not_found, and out_of_bounds for a seq that has not been given out yet
+ * @throws Problem not_found; conflict when it has expired; out_of_bounds for a seq that has not been given out yet
  */
 export async function readManifest(
   storage: Storage,
   ref: ArchiveRef,
   { upTo, after, signal }: ManifestQuery,
 ): Promise<{ upTo: number; versions: AsyncGenerator<ManifestVersion> }> {
+  await assertShown(storage.database, ref);
   const moment = await findMoment(storage.database, ref, null);
   if (!moment) throw new Problem('not_found', 'there is no such archive');
   const seq = upTo ?? moment.seq;

@@ -72,6 +72,8 @@ export interface VersionsQuery {
   /** The path of the last version received, to go on behind it. */
   after: Buffer | null;
   deleted: boolean;
+  /** The caller has leased `seq` already: that lease is lengthened, and never taken anew when it has ended. */
+  leased?: boolean;
 }
 
 /** Bytes of attributes and blocks that are read and sent together. */
@@ -87,12 +89,13 @@ export async function* streamVersions(
   storage: Storage,
   ref: ArchiveRef,
   query: VersionsQuery,
+  signal?: AbortSignal,
 ): AsyncGenerator<VersionsFrame> {
   const { database } = storage;
   const moment = await takeMoment(storage, ref, {
     at: query.at,
     seq: query.seq,
-    resumed: query.after !== null && query.seq !== null,
+    resumed: (query.after !== null || query.leased === true) && query.seq !== null,
   });
   if (!moment) throw noArchive();
   const { seq } = moment;
@@ -118,6 +121,7 @@ export async function* streamVersions(
     seq,
     after: query.after,
     deleted: query.deleted,
+    signal,
   })) {
     if (batch.length > 0 && (batch.length >= frameVersionsMax || weight + weightOf(found) > frameWeightMax))
       yield await flush();
@@ -140,6 +144,7 @@ interface Below {
   seq: number;
   after: Buffer | null;
   deleted: boolean;
+  signal: AbortSignal | undefined;
 }
 
 async function* versionsBelow(
@@ -152,8 +157,11 @@ async function* versionsBelow(
     if (own && (!own.deleted || below.deleted)) yield { path: joinPath(below.names), version: own };
   }
   const resume = below.after === null ? [] : namesBelow(below.names, below.after);
-  const list = (folders: readonly number[], after: Buffer, limit: number): Promise<ChildRow[][]> =>
-    listFolders(storage.database, ref, folders, { seq: below.seq, after, limit });
+  // Asked for each page of names: there may be millions that are not visible, and nothing is given away until one is.
+  const list = async (folders: readonly number[], after: Buffer, limit: number): Promise<ChildRow[][]> => {
+    below.signal?.throwIfAborted();
+    return listFolders(storage.database, ref, folders, { seq: below.seq, after, limit });
+  };
   const follow = async (names: readonly Buffer[]): Promise<number[]> => {
     const ids = await followPath(storage.database, ref, [...below.names, ...names]);
     return ids.slice(below.names.length);

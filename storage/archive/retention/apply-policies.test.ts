@@ -12,6 +12,7 @@ import { listAlerts } from '../../catalog/checking/alerts.ts';
 import { archivesWithDueFiles } from '../../catalog/reading/histories.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { applyPolicies } from './apply-policies.ts';
+import { onlyPolicy } from './policies.ts';
 import { PolicyUnreadable } from './policy-unreadable.ts';
 import { pruneDue } from './prune.ts';
 import { defaultRetention, type RetentionPolicy } from './retention.ts';
@@ -33,10 +34,10 @@ const alertsOf = async ({ vault }: ArchiveRef, reviewed = false): Promise<unknow
 test('a policy that deletes what nothing made due is applied, archive by archive; one that cannot be read stops only itself', async () => {
   const policies = new Map<number, RetentionPolicy | null>();
   const deps = {
-    readPolicy: async (_: unknown, ref: ArchiveRef) => {
+    readPolicies: async (_: unknown, ref: ArchiveRef) => {
       const policy = policies.get(ref.archive);
       if (!policy) throw new PolicyUnreadable(ref, 'none');
-      return policy;
+      return onlyPolicy(policy);
     },
     assertMayDelete: async () => {},
     assertStillHeld: () => {},

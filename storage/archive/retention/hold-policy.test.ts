@@ -55,6 +55,12 @@ describe('a hold with paths', () => {
     expect(covers(paths, path)).toBe(covered);
   });
 
+  test('covers what lies below however the letters are composed, also where a name is no UTF-8', () => {
+    const path = Buffer.concat([Buffer.from('/mu\u0308ller/'), Buffer.of(0xff), Buffer.from('/x')]);
+    const covers = (folder: string) => holdCovers({ paths: [folder] }, { committedAt: 0, replacedAt: null }, path);
+    expect([covers('/m\u00fcller'), covers('/mu\u0308ller'), covers('/muller')]).toEqual([true, true, false]);
+  });
+
   test('covers a file whose path is not known', () => {
     expect(holdCovers({ paths: ['/a'] }, { committedAt: 0, replacedAt: null }, null)).toBe(true);
   });

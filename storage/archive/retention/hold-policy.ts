@@ -2,8 +2,7 @@
  * What a legal hold covers. Policies are never edited; and what this code does not understand covers everything, so
  * that an older server never deletes what a newer one's hold keeps.
  */
-
-import { isUtf8 } from 'node:buffer';
+import { composedNames } from './path-names.ts';
 
 /** Whose versions are asked about: alive from its commit until the next version of its file, by server time. */
 export interface Lifetime {
@@ -42,17 +41,12 @@ export function holdCovers(policy: unknown, version: Lifetime, path: Buffer | nu
   // Moments are cut to milliseconds here: what was replaced in the same one may have been current.
   if (from !== undefined && version.replacedAt !== null && version.replacedAt < from) return false;
   if (paths === undefined || path === null) return true;
-  const composed = compose(path);
-  return paths.some((folder) => isAtOrBelow(composed, folder));
-}
-
-/** File systems differ in how they compose letters; a name that is no UTF-8 is compared as it is. */
-function compose(path: Buffer): Buffer {
-  return isUtf8(path) ? Buffer.from(path.toString().normalize('NFC')) : path;
+  const names = composedNames(path);
+  return paths.some((folder) => folder.length <= names.length && folder.every((name, i) => name === names[i]));
 }
 
 /** Null: not understood. */
-function parsePolicy(policy: unknown): { from?: number; until?: number; paths?: Buffer[] } | null {
+function parsePolicy(policy: unknown): { from?: number; until?: number; paths?: string[][] } | null {
   if (policy === null || typeof policy !== 'object' || Array.isArray(policy)) return null;
   if (Object.keys(policy).some((key) => !knownKeys.has(key))) return null;
   const { from, until, paths } = policy as Record<string, unknown>;
@@ -62,7 +56,7 @@ function parsePolicy(policy: unknown): { from?: number; until?: number; paths?: 
   return {
     ...(moments.from !== undefined && { from: moments.from }),
     ...(moments.until !== undefined && { until: moments.until }),
-    ...(paths !== undefined && { paths: (paths as string[]).map((path) => Buffer.from(path.normalize('NFC'))) }),
+    ...(paths !== undefined && { paths: (paths as string[]).map((path) => composedNames(Buffer.from(path))) }),
   };
 }
 
@@ -76,12 +70,4 @@ const utcMoment = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/;
 
 function isCanonicalPath(path: unknown): boolean {
   return typeof path === 'string' && (path === '/' || /^(\/[^/\0]+)+$/.test(path));
-}
-
-const slash = 0x2f;
-
-function isAtOrBelow(path: Buffer, folder: Buffer): boolean {
-  const base = folder.at(-1) === slash ? folder.subarray(0, -1) : folder;
-  if (!path.subarray(0, base.byteLength).equals(base)) return false;
-  return path.byteLength === base.byteLength || path[base.byteLength] === slash;
 }

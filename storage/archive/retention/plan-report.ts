@@ -4,8 +4,8 @@
  */
 import { readRetentionState } from '../../catalog/reading/histories.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
+import type { ArchivePolicies } from './policies.ts';
 import { capLeft, type PlannedFile, type PruneDeps, planFiles } from './prune.ts';
-import type { RetentionPolicy } from './retention.ts';
 
 export interface PlanSummary {
   /** Files that have history. Those with one version that lives are not planned: nothing of them can go. */
@@ -20,30 +20,30 @@ export interface PlanSummary {
   overCap: boolean;
   /** Retention deletes nothing here until the alert about a suspicious run has been reviewed. */
   frozen: boolean;
-  policy: RetentionPolicy;
+  policies: ArchivePolicies;
 }
 
 /**
  * Every file that has history with what would become of each version, then the sum as the generator's result.
- * @param options.policy one to try out; left out: the one in force
+ * @param options.policies those to try out; left out: those in force
  * @param options.dueOnly only files whose plan may have changed since they were last planned
  * @returns null: there is no such archive
  */
 export async function* reportPlan(
   storage: Storage,
   ref: ArchiveRef,
-  deps: Pick<PruneDeps, 'readPolicy'>,
-  options: { dueOnly: boolean; policy?: RetentionPolicy; signal?: AbortSignal },
+  deps: Pick<PruneDeps, 'readPolicies'>,
+  options: { dueOnly: boolean; policies?: ArchivePolicies; signal?: AbortSignal },
 ): AsyncGenerator<PlannedFile, PlanSummary | null> {
   const before = await storage.database.transaction(async (tx) => {
     const state = await readRetentionState(tx, ref);
-    return state && { state, policy: options.policy ?? (await deps.readPolicy(tx, ref)) };
+    return state && { state, policies: options.policies ?? (await deps.readPolicies(tx, ref)) };
   });
   if (!before) return null;
-  const { state, policy } = before;
+  const { state, policies } = before;
   const sum = { files: 0, keep: 0, expire: 0, expireBytes: 0 };
-  // One policy for the whole report, whatever is set meanwhile: its reasons are explained by it.
-  for await (const file of planFiles(storage, ref, deps, { ...options, policy, withPaths: true })) {
+  // The same policies for the whole report, whatever is set meanwhile: its reasons are explained by them.
+  for await (const file of planFiles(storage, ref, deps, { ...options, policies, withPaths: true })) {
     sum.files++;
     for (const { keep, size } of file.decisions) {
       if (keep) sum.keep++;
@@ -55,5 +55,5 @@ export async function* reportPlan(
     yield file;
   }
   const cap = capLeft(storage, state);
-  return { ...sum, cap, overCap: sum.expire > cap, frozen: state.frozen, policy };
+  return { ...sum, cap, overCap: sum.expire > cap, frozen: state.frozen, policies };
 }

@@ -15,6 +15,7 @@ import { foldVaultUsage, readVaultUsage } from '../../catalog/usage.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { reclaimDue } from '../deleting/reclaim.ts';
 import { readHistory, streamVersions } from '../reading/read-tree.ts';
+import { onlyPolicy } from './policies.ts';
 import { PolicyUnreadable } from './policy-unreadable.ts';
 import { type PruneDeps, planFiles, pruneArchive, pruneDue } from './prune.ts';
 import { defaultRetention, type RetentionPolicy } from './retention.ts';
@@ -36,7 +37,7 @@ afterAll(() => storage.close());
 
 const block = (seed: string, length = 3000): Buffer => Buffer.alloc(length, `block ${seed} `);
 const withPolicy = (policy: RetentionPolicy = defaultRetention): PruneDeps => ({
-  readPolicy: async () => policy,
+  readPolicies: async () => onlyPolicy(policy),
   assertMayDelete: async () => {},
   assertStillHeld: () => {},
 });
@@ -285,7 +286,7 @@ test('a policy that changes between the look and the batch is not carried out', 
   let asked = 0;
   const changing: PruneDeps = {
     ...withPolicy(),
-    readPolicy: async () => (asked++ < 2 ? defaultRetention : nothingStays),
+    readPolicies: async () => onlyPolicy(asked++ < 2 ? defaultRetention : nothingStays),
   };
   expect(await pruneArchive(storage, ref, changing)).toMatchObject({ versions: 0 });
   expect(await seqsOf(ref)).toHaveLength(60);
@@ -316,9 +317,9 @@ test('a policy that cannot be read is told, once for each archive, until it can 
   const why = 'x'.repeat(501);
   const deps: PruneDeps = {
     ...withPolicy(),
-    readPolicy: async (_, ref) => {
+    readPolicies: async (_, ref) => {
       if (ref.archive === first.ref.archive) throw new PolicyUnreadable(ref, why);
-      return defaultRetention;
+      return onlyPolicy(defaultRetention);
     },
   };
   for (let count = 1; count <= 2; count++) {
@@ -338,11 +339,11 @@ test('a policy that becomes unreadable between the look and the batch is told, t
   await commitStates(ref, run, '/file', ['1', '2']);
   await age(ref, 30);
   let asked = 0;
-  const readPolicy: PruneDeps['readPolicy'] = async () => {
+  const readPolicies: PruneDeps['readPolicies'] = async () => {
     if (++asked > 2) throw new PolicyUnreadable(ref, 'none');
-    return defaultRetention;
+    return onlyPolicy(defaultRetention);
   };
-  await expect(pruneArchive(storage, ref, { ...withPolicy(), readPolicy })).rejects.toThrow(PolicyUnreadable);
+  await expect(pruneArchive(storage, ref, { ...withPolicy(), readPolicies })).rejects.toThrow(PolicyUnreadable);
   expect([asked, await seqsOf(ref)]).toEqual([3, [1, 2]]);
   expect(await listAlerts(storage.database, ref.vault, { reviewed: false, limit: 10 })).toMatchObject([
     { kind: 'retention_unreadable', archive: ref.archive, details: { why: 'none' } },
@@ -357,9 +358,9 @@ test('an archive with a fault keeps no other from its turn', async () => {
   }
   const deps: PruneDeps = {
     ...withPolicy(),
-    readPolicy: async (_, ref) => {
+    readPolicies: async (_, ref) => {
       if (ref.archive === first.ref.archive) throw new Error('no policy');
-      return defaultRetention;
+      return onlyPolicy(defaultRetention);
     },
   };
   await expect(pruneDue(storage, deps)).rejects.toThrow('no policy');

@@ -6,12 +6,10 @@
  * Only files that have history and whose plan may have changed are looked at (files.prune_after), so that the cost
  * follows what there is to delete, and not the archive's size.
  */
-import { sha256 } from '../../../protocol/hashes.ts';
-import { joinPath } from '../../../protocol/paths.ts';
 import { closeAlertsOf, raiseAlert } from '../../catalog/checking/alerts.ts';
 import type { FenceRow } from '../../catalog/checking/fence.ts';
 import type { Transaction } from '../../catalog/database.ts';
-import { lockArchiveForDeleting, readHoldsUnlocked, readPathNames } from '../../catalog/deleting/deleting.ts';
+import { lockArchiveForDeleting, readHoldsUnlocked } from '../../catalog/deleting/deleting.ts';
 import {
   archivesWithDueFiles,
   type DueFile,
@@ -33,12 +31,16 @@ import {
   readPins,
   readWholeHistories,
 } from '../deleting/delete-versions.ts';
+import { type ArchivePolicies, type NamedPolicy, planDigest, policiesByPath } from './policies.ts';
 import { tellingUnreadable } from './policy-unreadable.ts';
-import { planRetention, type Reason, type RetentionPolicy } from './retention.ts';
+import { planByAny, type Reason } from './retention.ts';
 
 export interface PruneDeps {
-  /** Of an archive, as its organization and device say now. Read in the transaction that deletes. */
-  readPolicy(tx: Transaction, ref: ArchiveRef): Promise<RetentionPolicy>;
+  /**
+   * Of an archive, as they are at one moment: read in the transaction that deletes, and in one statement of it
+   * (docs/decisions/deleting.md).
+   */
+  readPolicies(tx: Transaction, ref: ArchiveRef): Promise<ArchivePolicies>;
   /** @throws DeletingStopped when nothing may be deleted now (the fence does not hold) */
   assertMayDelete(): Promise<void>;
   /**
@@ -121,9 +123,9 @@ class Faults {
   }
 }
 
-function currentDigest(storage: Storage, ref: ArchiveRef, deps: Pick<PruneDeps, 'readPolicy'>): Promise<Buffer> {
+function currentDigest(storage: Storage, ref: ArchiveRef, deps: Pick<PruneDeps, 'readPolicies'>): Promise<Buffer> {
   return storage.database.transaction(async (tx) =>
-    planDigest(await deps.readPolicy(tx, ref), await readHoldsUnlocked(tx, ref.vault)),
+    planDigest(await deps.readPolicies(tx, ref), await readHoldsUnlocked(tx, ref.vault)),
   );
 }
 
@@ -134,18 +136,9 @@ function currentDigest(storage: Storage, ref: ArchiveRef, deps: Pick<PruneDeps, 
 export async function applyPolicy(
   storage: Storage,
   ref: ArchiveRef,
-  deps: Pick<PruneDeps, 'readPolicy'>,
+  deps: Pick<PruneDeps, 'readPolicies'>,
 ): Promise<boolean> {
   return applyDigest(storage, ref, await currentDigest(storage, ref, deps));
-}
-
-/** What plans rest on, beside the time. */
-export function planDigest(
-  { windows, deletedAfterDays, keepNewest, keepWithinDays }: RetentionPolicy,
-  holds: readonly unknown[],
-): Buffer {
-  const spans = windows.map((each) => [each.untilDays, each.everyMinutes]);
-  return sha256(Buffer.from(JSON.stringify([spans, deletedAfterDays, keepNewest, keepWithinDays, holds])));
 }
 
 /** Under the archive's lock: a batch planned with the old policy is over by then, or sees that it changed. */
@@ -172,7 +165,7 @@ export function expiryCap(
 }
 
 /**
- * @throws DeletingStopped, and what `deps.readPolicy` throws; of a policy that cannot be read an administrator is told
+ * @throws DeletingStopped, and what `deps.readPolicies` throws; of a policy that cannot be read an administrator is told
  */
 export function pruneArchive(
   storage: Storage,
@@ -232,13 +225,18 @@ function retentionDeleter(ref: ArchiveRef, deps: PruneDeps, run: { digest: Buffe
     assertStillHeld: (read) => deps.assertStillHeld(read),
     async prepare(tx, archive, holds) {
       if (archive.frozen) return null;
-      const policy = await deps.readPolicy(tx, ref);
-      // Another policy than the one whose effect was counted against the cap: begin again, with a new look.
-      if (!planDigest(policy, holds).equals(run.digest)) return null;
+      const policies = await deps.readPolicies(tx, ref);
+      // Other policies than those whose effect was counted against the cap: begin again, with a new look.
+      if (!planDigest(policies, holds).equals(run.digest)) return null;
       const now = archive.now.getTime();
-      return (versions) => {
-        const { decisions, nextChangeAt } = planRetention(versions, policy, now);
-        return { expire: decisions.filter((each) => !each.keep).map((each) => each.seq), nextChangeAt };
+      const policiesOf = policiesByPath(policies);
+      return {
+        looksAtPaths: policies.folders.length > 0,
+        decide(versions, path) {
+          const of = policiesOf(path).map(({ policy }) => policy);
+          const { decisions, nextChangeAt } = planByAny(versions, of, now);
+          return { expire: decisions.filter((each) => !each.keep).map((each) => each.seq), nextChangeAt };
+        },
       };
     },
     candidates: async (tx) => (await dueFiles(tx, ref, null, filesPerBatch)).map((file) => file.fileId),
@@ -305,10 +303,15 @@ export interface PlannedVersion {
   size: number;
   keep: boolean;
   reason: Reason;
+  /** Whose reason that is. */
+  by: NamedPolicy;
 }
 
 export interface PlannedFile {
+  /** Empty where nobody asked for it. */
   path: Buffer;
+  /** Those that the file has: what any of them keeps stays. */
+  policies: readonly NamedPolicy[];
   decisions: PlannedVersion[];
 }
 
@@ -320,8 +323,8 @@ export interface PlannedFile {
 export async function* planFiles(
   storage: Storage,
   ref: ArchiveRef,
-  deps: Pick<PruneDeps, 'readPolicy'>,
-  options: { dueOnly: boolean; withPaths?: boolean; policy?: RetentionPolicy; signal?: AbortSignal },
+  deps: Pick<PruneDeps, 'readPolicies'>,
+  options: { dueOnly: boolean; withPaths?: boolean; policies?: ArchivePolicies; signal?: AbortSignal },
 ): AsyncGenerator<PlannedFile> {
   const { database } = storage;
   let last: DueFile | null = null;
@@ -335,19 +338,30 @@ export async function* planFiles(
     const ids = page.map((file) => file.fileId);
     const planned = await database.transaction(async (tx) => {
       const state = await readRetentionState(tx, ref);
-      const policy = options.policy ?? (await deps.readPolicy(tx, ref));
+      const policies = options.policies ?? (await deps.readPolicies(tx, ref));
+      const policiesOf = policiesByPath(policies);
       const histories = await readWholeHistories(tx, ref, ids);
       const fileIds = [...histories.keys()];
-      const pins = await readPins(tx, ref, await readHoldsUnlocked(tx, ref.vault), fileIds);
-      const names = options.withPaths ? await readPathNames(tx, ref, fileIds) : new Map<number, Buffer[]>();
+      const pins = await readPins(tx, ref, {
+        holds: await readHoldsUnlocked(tx, ref.vault),
+        fileIds,
+        paths: options.withPaths === true || policies.folders.length > 0,
+      });
       const files = fileIds.map((fileId): PlannedFile => {
         const rows = histories.get(fileId)!;
-        const { decisions } = planRetention(pinVersions(rows, pins), policy, state?.now.getTime() ?? 0);
+        const path = pins.paths.get(fileId) ?? null;
+        const of = policiesOf(path);
+        const { decisions } = planByAny(
+          pinVersions(rows, pins),
+          of.map(({ policy }) => policy),
+          state?.now.getTime() ?? 0,
+        );
         return {
-          path: joinPath(names.get(fileId) ?? []),
+          path: path ?? Buffer.alloc(0),
+          policies: of,
           decisions: decisions.map((decision, i) => {
             const { committedAt, deleted, size } = rows[i]!;
-            return { ...decision, committedAt: committedAt.getTime(), deleted, size };
+            return { ...decision, by: of[decision.by]!, committedAt: committedAt.getTime(), deleted, size };
           }),
         };
       });

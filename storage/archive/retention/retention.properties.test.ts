@@ -247,8 +247,8 @@ describe.each(seedsFrom(50))('seed %i', (seed) => {
     for (const [i, { keep, reason }] of unpinned.decisions.entries()) {
       const version = history[i]!;
       if (version.deleted) continue;
-      if (keep || !version.pinned) expect(decisions[i]).toEqual({ seq: version.seq, keep, reason });
-      else expect(decisions[i]).toEqual({ seq: version.seq, keep: true, reason: { rule: version.pinned } });
+      if (keep || !version.pinned) expect(decisions[i]).toEqual({ seq: version.seq, keep, reason, by: 0 });
+      else expect(decisions[i]).toMatchObject({ seq: version.seq, keep: true, reason: { rule: version.pinned } });
     }
   });
 

@@ -59,7 +59,7 @@ describe('windows', () => {
 
   test('a single version of a file that exists stays for ever', () => {
     expect(plan(history(0), 0)).toEqual({
-      decisions: [{ seq: 1, keep: true, reason: { rule: 'latest' } }],
+      decisions: [{ seq: 1, keep: true, reason: { rule: 'latest' }, by: 0 }],
       nextChangeAt: null,
     });
     expect(kept(history(0), 36_500 * day)).toEqual([1]);

@@ -93,6 +93,8 @@ export interface Decision {
   seq: number;
   keep: boolean;
   reason: Reason;
+  /** Index of the policy that gives the reason: of those that keep the version the one that does so longest, else the last to let go. */
+  by: number;
 }
 
 export interface RetentionPlan {
@@ -171,37 +173,73 @@ export function retentionFaults(policy: RetentionPolicy): { field: string; messa
  * because everything that followed from that would be deleted for good.
  */
 export function planRetention(versions: readonly FileVersion[], policy: RetentionPolicy, now: number): RetentionPlan {
-  const faults = retentionFaults(policy);
-  assert(faults.length === 0, `retention policy: ${faults.map(({ message }) => message).join('; ')}`);
+  return planByAny(versions, [policy], now);
+}
+
+/**
+ * What stays of one file that several policies are for: what any of them keeps, and nothing else. That a file does not come
+ * back from the dead holds for each policy alone, and so for all together: the record that one keeps behind a state is
+ * there whoever else keeps what lies between. Likewise how often a prune runs does not matter: what none keeps, none will.
+ * @param policies at least one
+ */
+export function planByAny(
+  versions: readonly FileVersion[],
+  policies: readonly RetentionPolicy[],
+  now: number,
+): RetentionPlan {
+  assert(policies.length > 0, 'there is no policy to plan by');
+  for (const policy of policies) {
+    const faults = retentionFaults(policy);
+    assert(faults.length === 0, `retention policy: ${faults.map(({ message }) => message).join('; ')}`);
+  }
   assert(Number.isFinite(now), 'now must be a moment');
   assertInOrder(versions);
 
-  const lives = livesOfStates(versions, policy, now);
+  const lives = longestLives(policies.map((policy) => livesOfStates(versions, policy, now)));
   const decisions: Decision[] = [];
   let nextChangeAt = Number.POSITIVE_INFINITY;
-  let lastStateKept: number | null = null;
+  let lastStateKept: Decision | null = null;
   let lastKept: FileVersion | null = null;
   for (const version of versions) {
     const life = lives.get(version.seq);
-    let reason: Reason | null;
+    let by = life?.by ?? 0;
+    let reason: Reason | null = null;
     if (life) {
       reason = life.keptBy;
       if (reason) nextChangeAt = Math.min(nextChangeAt, life.endsAt);
     } else {
       const needed = lastKept?.deleted === false || version === versions.at(-1);
-      reason = needed && lastStateKept !== null ? { rule: 'deletionRecord', of: lastStateKept } : null;
+      if (needed && lastStateKept) {
+        reason = { rule: 'deletionRecord', of: lastStateKept.seq };
+        by = lastStateKept.by;
+      }
     }
     if (!reason && version.pinned) reason = { rule: version.pinned };
-    decisions.push({
+    const keep = reason !== null;
+    const decision: Decision = {
       seq: version.seq,
-      keep: reason !== null,
+      keep,
       reason: reason ?? life?.expiredBy ?? { rule: 'recordNotNeeded' },
-    });
-    if (!reason) continue;
+      by,
+    };
+    decisions.push(decision);
+    if (!keep) continue;
     lastKept = version;
-    if (!version.deleted) lastStateKept = version.seq;
+    if (!version.deleted) lastStateKept = decision;
   }
   return { decisions, nextChangeAt: nextChangeAt === Number.POSITIVE_INFINITY ? null : nextChangeAt };
+}
+
+/** Of each state the life that ends last, among those by which it lives if there are any; of equal ones the first. */
+function longestLives(byPolicy: readonly ReadonlyMap<number, Life>[]): Map<number, Life & { by: number }> {
+  const longest = new Map<number, Life & { by: number }>();
+  for (const [by, lives] of byPolicy.entries())
+    for (const [seq, life] of lives) {
+      const known = longest.get(seq);
+      const kept = Number(life.keptBy !== null) - Number(known?.keptBy != null);
+      if (!known || kept > 0 || (kept === 0 && life.endsAt > known.endsAt)) longest.set(seq, { ...life, by });
+    }
+  return longest;
 }
 
 /** What the policy says of a state, its pin left out. */

@@ -3,10 +3,17 @@
  * absent for a claim, a fetch and a commit.
  */
 import { joinHashes } from '../../../protocol/hashes.ts';
-import { type Statement, statement, type Transaction } from '../database.ts';
+import { type Database, type Statement, statement, type Transaction } from '../database.ts';
 import { hashArray, packArray } from '../writing/packing.ts';
 
 const sql = {
+  placesNow: statement(
+    'blocks.placesNow',
+    `SELECT b.hash, b.object_id AS "objectId", o.key, b.byte_offset AS "offset", b.byte_length AS "length" FROM blocks b
+      CROSS JOIN LATERAL (SELECT o.key FROM objects o WHERE o.vault_id = $1 AND o.object_id = b.object_id OFFSET 0) o
+      WHERE b.vault_id = $1 AND b.hash = ANY (${hashArray('$2')}) AND b.damaged_at IS NULL`,
+  ),
+
   lock: statement(
     'blocks.lockToMark',
     `SELECT hash FROM blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) ORDER BY hash FOR NO KEY UPDATE`,
@@ -27,6 +34,14 @@ const sql = {
      SELECT hash FROM marked`,
   ),
 
+  // `hash > ''`: by the key, for vaults with any number of marks. Lists are marked for the blocks they name.
+  markedLately: statement(
+    'damage.markedLately',
+    `SELECT count(*) AS marked FROM (
+       SELECT 1 FROM damage d WHERE d.vault_id = $1 AND d.hash > '' AND d.found_at > now() - interval '1 day'
+          AND EXISTS (SELECT 1 FROM blocks b WHERE b.vault_id = $1 AND b.hash = d.hash OFFSET 0) LIMIT $2) each`,
+  ),
+
   unmark: statement(
     'blocks.unmarkDamaged',
     `UPDATE blocks b SET damaged_at = NULL
@@ -36,6 +51,26 @@ const sql = {
      RETURNING b.hash`,
   ),
 };
+
+export interface DoubtedPlace {
+  hash: Buffer;
+  objectId: number;
+  key: string;
+  offset: number;
+  length: number;
+}
+
+/** Where a block lies now, as marking it needs it. @returns null when the vault does not hold it, or it is marked */
+export async function findPlaceNow(db: Database, vault: number, hash: Buffer): Promise<DoubtedPlace | null> {
+  const [place] = await db.query<DoubtedPlace>(sql.placesNow, [vault, hash]);
+  return place ?? null;
+}
+
+/** Blocks of the vault that were marked within a day, counted up to `max`. */
+export async function countMarkedLately(db: Database, vault: number, max: number): Promise<number> {
+  const [row] = await db.query<{ marked: number }>(sql.markedLately, [vault, max]);
+  return row!.marked;
+}
 
 type PlacedBlocks = readonly { hash: Buffer; objectId: number; offset: number }[];
 

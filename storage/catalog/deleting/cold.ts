@@ -1,7 +1,8 @@
 /**
  * Archives whose devices are gone: cold until a date, then expired, then without versions. Whatever changes an archive's
  * state locks its row, as commits and deleters do, so none of them meets another half way. Whoever changes those of
- * several vaults goes through the vaults in the order of their numbers.
+ * several vaults locks them in the order of their keys, and changes them in a later statement, which sees what whoever
+ * had them before has left: a statement for many archives, because an organization has thousands, and its tenant waits.
  *
  * An archive that was expired may have lost versions. When it comes back, its purge epoch is another one, so that an agent
  * compares what it remembers with what is there.
@@ -11,18 +12,34 @@ import { type Database, statement, type Transaction } from '../database.ts';
 import { packArray } from '../writing/packing.ts';
 import { vaultsWith } from './vaults-with.ts';
 
+/**
+ * Archives of several vaults, named pair by pair: a step along the key for each, whatever the planner knows of the table.
+ * Their rows are locked already, so that each stays in the place where it was found.
+ */
+const named = `ctid = ANY (ARRAY(
+        SELECT a.ctid FROM unnest($1::bigint[], $2::bigint[]) AS x (vault, archive)
+         CROSS JOIN LATERAL (SELECT ctid FROM archives WHERE vault_id = x.vault AND archive_id = x.archive OFFSET 0) a))`;
+
 const sql = {
+  // In the order in which they are named.
+  lockMany: statement(
+    'archives.lockMany',
+    `SELECT 1 FROM unnest($1::bigint[], $2::bigint[]) AS x (vault, archive)
+      CROSS JOIN LATERAL (
+        SELECT 1 FROM archives WHERE vault_id = x.vault AND archive_id = x.archive FOR NO KEY UPDATE) a`,
+  ),
+
   cool: statement(
     'archives.cool',
     `UPDATE archives SET state = 'cold', cold_until = now() + $3 * interval '1 day'
-      WHERE vault_id = $1 AND archive_id = ANY ($2::bigint[]) AND state = 'active' RETURNING cold_until AS until`,
+      WHERE ${named} AND state = 'active' RETURNING cold_until AS until`,
   ),
 
   warm: statement(
     'archives.warm',
     `UPDATE archives SET state = 'active', cold_until = NULL, expired_at = NULL,
             purge_epoch = purge_epoch + CASE state WHEN 'expired' THEN 1 ELSE 0 END
-      WHERE vault_id = $1 AND archive_id = ANY ($2::bigint[]) AND state <> 'active' RETURNING archive_id AS archive`,
+      WHERE ${named} AND state <> 'active' RETURNING archive_id AS archive`,
   ),
 
   lock: statement(
@@ -66,24 +83,29 @@ const sql = {
   ),
 };
 
-/** Archives of one vault. */
-export interface ArchivesOfVault {
-  vault: number;
-  archives: readonly number[];
+/** As arrays of vaults and of archives, in the order of their keys. */
+function keysOf(refs: readonly ArchiveRef[]): [vaults: string, archives: string] {
+  const sorted = refs.toSorted((a, b) => a.vault - b.vault || a.archive - b.archive);
+  return [packArray(sorted.map(({ vault }) => vault)), packArray(sorted.map(({ archive }) => archive))];
 }
 
 /**
  * Takes archives out of use, each to be kept for so many days. Those that are out already keep their date.
+ * @param refs at most some thousands, of any vaults
  * @returns the dates of those that were in use
  */
-export async function coolArchiveRows(tx: Transaction, of: ArchivesOfVault & { days: number }): Promise<Date[]> {
-  const rows = await tx.query<{ until: Date }>(sql.cool, [of.vault, packArray(of.archives), of.days]);
+export async function coolArchiveRows(tx: Transaction, refs: readonly ArchiveRef[], days: number): Promise<Date[]> {
+  const keys = keysOf(refs);
+  await tx.query(sql.lockMany, keys);
+  const rows = await tx.query<{ until: Date }>(sql.cool, [...keys, days]);
   return rows.map(({ until }) => until);
 }
 
-/** Takes archives back into use. @returns those that were out of it */
-export async function warmArchiveRows(tx: Transaction, of: ArchivesOfVault): Promise<number[]> {
-  const rows = await tx.query<{ archive: number }>(sql.warm, [of.vault, packArray(of.archives)]);
+/** Takes archives back into use. @param refs at most some thousands @returns those that were out of it */
+export async function warmArchiveRows(tx: Transaction, refs: readonly ArchiveRef[]): Promise<number[]> {
+  const keys = keysOf(refs);
+  await tx.query(sql.lockMany, keys);
+  const rows = await tx.query<{ archive: number }>(sql.warm, keys);
   return rows.map(({ archive }) => archive);
 }
 

@@ -23,6 +23,11 @@ const sql = {
       ORDER BY x.ordinal`,
   ),
 
+  standing: statement(
+    'archives.standing',
+    'SELECT state, version_count AS versions FROM archives WHERE vault_id = $1 AND archive_id = $2',
+  ),
+
   skipped: statement(
     'runSkipped.page',
     `SELECT path, reason, detail, path_sha256 AS "pathSha256" FROM run_skipped
@@ -64,6 +69,15 @@ export interface ArchiveFacts extends ArchiveRef {
   completed: RunFacts | null;
   /** The database's. */
   now: Date;
+}
+
+/** Whether an archive is in use, and has anything. Null: there is none. */
+export async function readArchiveStanding(
+  tx: Transaction,
+  ref: ArchiveRef,
+): Promise<Pick<ArchiveFacts, 'state' | 'versions'> | null> {
+  const [row] = await tx.query<Pick<ArchiveFacts, 'state' | 'versions'>>(sql.standing, [ref.vault, ref.archive]);
+  return row ?? null;
 }
 
 interface RunJson {

@@ -86,7 +86,7 @@ export function archivesWithDueFiles(db: Database): Promise<ArchiveRef[]> {
   return db.query<ArchiveRef>(sql.archivesWithDue);
 }
 
-export async function archivesOfVault(db: Database, vault: number): Promise<ArchiveRef[]> {
+export async function archivesOfVault(db: Database | Transaction, vault: number): Promise<ArchiveRef[]> {
   const rows = await db.query<{ archive: number }>(sql.archivesOfVault, [vault]);
   return rows.map(({ archive }) => ({ vault, archive }));
 }

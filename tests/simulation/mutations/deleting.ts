@@ -94,6 +94,31 @@ export const deletingGuards: Guard[] = [
     edits: one('storage/archive/retention/prune.ts', 'if (archive.frozen) return null;', ''),
     seeds: 120,
   },
+  {
+    name: 'a file is kept by any of its policies',
+    why: 'what one plan was made to keep goes by another',
+    edits: one(
+      'storage/archive/retention/prune.ts',
+      'const of = policiesOf(path).map(({ policy }) => policy);',
+      'const of = [policiesOf(path)[0]!.policy];',
+    ),
+  },
+  {
+    name: 'paths are read where policies look at them',
+    why: 'all files have the policy of the archive',
+    edits: [
+      {
+        file: 'storage/archive/retention/prune.ts',
+        find: 'looksAtPaths: policies.folders.length > 0,',
+        replace: 'looksAtPaths: false,',
+      },
+      {
+        file: 'storage/archive/retention/policies.ts',
+        find: 'if (path === null) return [own, ...folders];',
+        replace: 'if (path === null) return [own];',
+      },
+    ],
+  },
   // --- reclaim
   {
     name: 'reclaim decides under the lock of the block',

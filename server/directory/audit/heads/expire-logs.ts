@@ -13,12 +13,15 @@ import { type AuditStorage, LogDisagrees } from './sign-heads.ts';
 import { type Expiry, type Head, listSigned, putSigned, readDocument, readSigned, signed } from './signed.ts';
 
 const sql = {
-  // A tenant may have several organizations at its top.
+  // A tenant may have several organizations at its top. One that was deleted has none: it left what they said.
   days: statement(
     'directory.auditLogDays',
     `SELECT o.tenant_id AS tenant, s.value FROM organizations o
        LEFT JOIN organization_settings s ON s.organization_id = o.organization_id AND s.name = 'auditLog.days'
-      WHERE cardinality(o.path) = 1 ORDER BY o.tenant_id`,
+      WHERE cardinality(o.path) = 1
+     UNION ALL
+     SELECT t.tenant_id, coalesce(to_jsonb(t.acts_days), '"unreadable"') FROM tenants t WHERE t.state = 'deleted'
+      ORDER BY tenant`,
   ),
   young: statement(
     'directory.firstYoungAct',
@@ -78,13 +81,22 @@ export async function expireLogs(
 /** How many days each tenant's acts are kept: the longest of what its top organizations say. */
 async function readDays(db: Database): Promise<Map<number, number | 'unreadable'>> {
   const all = new Map<number, number | 'unreadable'>();
-  for (const { tenant, value } of await db.query<{ tenant: number; value: unknown }>(sql.days)) {
+  const said = await db.query<{ tenant: number; value: unknown }>(sql.days);
+  for (const [tenant, of] of Map.groupBy(said, (row) => row.tenant))
+    all.set(tenant, longestDays(of.map(({ value }) => value)));
+  return all;
+}
+
+/** Of several stored values of `auditLog.days`; null: none is stored. */
+export function longestDays(values: readonly unknown[]): number | 'unreadable' {
+  let longest = 0;
+  for (const value of values) {
     const days =
       value === null ? settingDefinitions['auditLog.days'].byDefault : readSetting('auditLog.days', value).value;
-    const before = all.get(tenant) ?? 0;
-    all.set(tenant, days === undefined || before === 'unreadable' ? 'unreadable' : Math.max(before, days));
+    if (days === undefined) return 'unreadable';
+    longest = Math.max(longest, days);
   }
-  return all;
+  return longest;
 }
 
 async function letExpire(storage: AuditStorage, keys: AuditKeys, tenant: number, days: number): Promise<void> {

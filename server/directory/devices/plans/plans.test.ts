@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { defaultRetention } from '../../../../storage/archive/retention/retention.ts';
 import { actingAs, type PeopleWorld, peopleWorld, type TestDevice, told } from '../../users/testing.ts';
 import { createPlan, deletePlan, effectivePlans, findPlanPlace, listPlans, readPlan, updatePlan } from './plans.ts';
 import {
   CreatePlanRequest,
   EffectivePlans,
   ListPlansQuery,
+  PlanContent,
   PlanPage,
   PlanView,
   PlanWindow,
@@ -85,6 +87,16 @@ describe('a plan', () => {
     expect(await told(effective())).toBe('not_found');
   });
 
+  test('a pattern that would keep devices busy is refused by its place', () => {
+    const asked = { exclude: ['x', '*a*a*a*b'] };
+    for (const read of [
+      CreatePlanRequest.safeParse({ name: 'a', ...content, organization: 1, ...asked }),
+      UpdatePlanRequest.safeParse(asked),
+    ])
+      expect(read.error?.issues).toMatchObject([{ path: ['exclude', 1], message: expect.stringMatching('wildcards') }]);
+    expect(PlanContent.safeParse({ ...content, ...asked }).success).toBe(true); // stored before
+  });
+
   test.each<[object, boolean]>([
     [{ organization: 1 }, true],
     [{}, false],
@@ -96,7 +108,16 @@ describe('a plan', () => {
     [{ organization: 1, include: ['x'.repeat(4_097)] }, false],
     [{ organization: 1, exclude: ['a\0'] }, false],
     [{ organization: 1, exclude: Array.from({ length: 1_001 }, () => 'x') }, false],
-    [{ organization: 1, retention: null }, false],
+    [{ organization: 1, exclude: ['*a*a*a.iso'] }, true],
+    [{ organization: 1, exclude: ['x', '*a*a*a*.iso'] }, false],
+    [{ organization: 1, exclude: ['C:\\x\\*a*a*a*.iso'] }, false],
+    [{ organization: 1, retention: null }, true],
+    [{ organization: 1, retention: defaultRetention }, true],
+    [{ organization: 1, retention: { ...defaultRetention, keepNewest: 10_000 } }, true],
+    [{ organization: 1, retention: { ...defaultRetention, keepNewest: 10_001 } }, false],
+    [{ organization: 1, retention: { ...defaultRetention, keepHourly: 1 } }, false],
+    [{ organization: 1, retention: { ...defaultRetention, windows: defaultRetention.windows.toReversed() } }, false],
+    [{ organization: 1, retention: 'daily' }, false],
   ])('%j may be asked: %s', (more, accepted) => {
     expect(CreatePlanRequest.safeParse({ name: 'a', ...content, ...more }).success).toBe(accepted);
   });
@@ -111,6 +132,114 @@ describe('a plan', () => {
     [[1, 1], 0, 60, false],
   ])('a window on days %j from %s until %s: %s', (days, fromMinute, untilMinute, accepted) => {
     expect(PlanWindow.safeParse({ days, fromMinute, untilMinute }).success).toBe(accepted);
+  });
+});
+
+describe('how long a plan keeps', () => {
+  const retention = { ...defaultRetention, deletedAfterDays: 30 };
+  const detailsOf = async (): Promise<unknown[]> =>
+    (await world.sql('SELECT details FROM acts WHERE tenant_id = $1 ORDER BY number', [tenant])).map(
+      ({ details }) => details,
+    );
+
+  test('is stored and shown, told in the log, and taken back', async () => {
+    const made = await create({ device: laptop.guid }, 'documents', { include: ['/home', 'C:\\Users'], retention });
+    expect(made.retention).toEqual(retention);
+    expect(await readPlan(world.database, { tenant, plan: made.id })).toEqual(made);
+    expect((await update(made.id, { everyMinutes: 60 })).retention).toEqual(retention);
+    expect((await update(made.id, { retention: null })).retention).toBeNull();
+    expect((await update(made.id, { retention })).retention).toEqual(retention);
+    await remove(made.id);
+    expect(await detailsOf()).toMatchObject([
+      { retention: { from: null, to: retention }, device: laptop.guid },
+      { changed: ['everyMinutes'] },
+      { changed: ['retention'], retention: { from: retention, to: null } },
+      { changed: ['retention'], retention: { from: null, to: retention } },
+      { retention: { from: retention, to: null } },
+    ]);
+    expect((await detailsOf())[1]).not.toHaveProperty('retention');
+  });
+
+  test('is nothing that agents are told', async () => {
+    await create({ device: laptop.guid }, 'documents', { retention });
+    expect((await effective()).plans.map((plan) => Object.keys(plan))).toEqual([
+      ['name', 'include', 'exclude', 'everyMinutes', 'windows', 'from'],
+    ]);
+  });
+
+  test('is nothing in a plan from before there was such a thing', async () => {
+    const made = await create({ organization: top });
+    await world.sql(`UPDATE plans SET content = content - 'retention' WHERE plan_id = $1`, [made.id]);
+    expect(await readPlan(world.database, { tenant, plan: made.id })).toEqual(made);
+  });
+
+  test.each<[include: string[], says: string]>([
+    [[], 'malformed_request include'],
+    [['~/Documents'], 'malformed_request include.0'],
+    [['/home', 'Documents'], 'malformed_request include.1'],
+    [['/home/*'], 'malformed_request include.0'],
+    [['/home', 'C:\\Users', '\\\\server\\share'], 'done'],
+  ])('is refused where it is not known of which files: %j: %s', async (include, says) => {
+    expect(await told(create({ organization: top }, 'a', { include, retention }))).toBe(says);
+    const without = await create({ organization: top }, 'b', { include });
+    expect(await told(update(without.id, { retention }))).toBe(says);
+    const named = await create({ organization: top }, 'c', { include: ['/home'], retention });
+    expect(await told(update(named.id, { include }))).toBe(says);
+    expect((await update(named.id, { include, retention: null })).include).toEqual(include);
+  });
+});
+
+describe('a plan that cannot be read', () => {
+  let broken: number;
+  beforeEach(async () => {
+    await create({ organization: top }, 'first');
+    broken = (await create({ organization: below }, 'broken')).id;
+    await create({ device: laptop.guid }, 'last');
+    await world.sql(`UPDATE plans SET content = '{"include": "/home", "mistake": 1}' WHERE plan_id = $1`, [broken]);
+  });
+  const whole = { ...content, retention: null };
+  const none = { include: null, exclude: null, everyMinutes: null, windows: null, retention: null };
+
+  test('is shown for what it is, and the list with the others is not lost', async () => {
+    const page = await listPlans(world.database, { tenant, within: { all: true } }, ListPlansQuery.parse({}));
+    expect(PlanPage.parse(page)).toEqual(page);
+    expect(page.items.map(({ name, unreadable }) => [name, unreadable])).toEqual([
+      ['first', false],
+      ['broken', true],
+      ['last', false],
+    ]);
+    expect(page.items[1]).toMatchObject({ id: broken, of: { organization: { id: below } }, version: 1, ...none });
+    expect(await readPlan(world.database, { tenant, plan: broken })).toEqual(page.items[1]);
+  });
+
+  test('is deleted', async () => {
+    await remove(broken, 1);
+    expect(await told(readPlan(world.database, { tenant, plan: broken }))).toBe('not_found');
+    expect((await effective()).plans.map(({ name }) => name)).toEqual(['last', 'first']);
+  });
+
+  test('is replaced whole, and then read again', async () => {
+    const made = await update(broken, whole, 1);
+    expect(made).toMatchObject({ name: 'broken', unreadable: false, version: 2, ...whole });
+    expect(await readPlan(world.database, { tenant, plan: broken })).toEqual(made);
+    const [act] = await world.sql(`SELECT details FROM acts WHERE tenant_id = $1 AND action = 'plan.update'`, [tenant]);
+    expect(act!.details).toMatchObject({ from: 'broken', unreadable: true });
+  });
+
+  test.each(['include', 'exclude', 'everyMinutes', 'windows', 'retention'] as const)(
+    'is not changed without its %s: that would be a guess',
+    async (field) => {
+      const { [field]: _, ...rest } = whole;
+      expect(await told(update(broken, rest))).toBe(`conflict ${field}`);
+      expect(await told(update(broken, { ...rest, [field]: undefined }))).toBe(`conflict ${field}`);
+      expect((await readPlan(world.database, { tenant, plan: broken })).version).toBe(1);
+    },
+  );
+
+  test('is not left out of what a device is told: it is told nothing, and goes on with what it has', async () => {
+    await expect(effective()).rejects.toMatchObject({ code: 'internal', status: 500, extras: { plan: broken } });
+    await create({ device: laptop.guid }, 'Broken'); // the nearer of that name counts, and can be read
+    expect((await effective()).plans.map(({ name }) => name)).toEqual(['Broken', 'last', 'first']);
   });
 });
 

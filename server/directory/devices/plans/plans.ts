@@ -1,14 +1,15 @@
 /**
  * Backup plans of organizations and devices. A device has its own and those of every organization above its user; of two with
  * one name the nearer counts, so that a department, or one device, can change what it was given. A device without any has
- * what the settings say.
+ * what the settings say. What a plan says of how long versions are kept is read by directory/retention.ts.
  *
  * Lock order: the plan's row, the head of the audit log last. Names are one owner's once, whatever their case: an index says so.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { Problem } from '../../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../../storage/catalog/database.ts';
-import type { By } from '../../audit/act.ts';
+import type { By, JsonValue } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
 import { isGuid } from '../../tenant-view.ts';
 import { assertExpected, findPlace } from '../../users/locks.ts';
@@ -24,6 +25,7 @@ import {
   type PlanRecord,
   type UpdatePlanRequest,
 } from './shapes.ts';
+import { nearestOfEachName, readRetentionOfPlan, retentionOf } from './stored.ts';
 
 // The organization a plan is in: its own, or that of its device's user.
 const select = `SELECT p.plan_id AS id, p.name, p.content, p.version, p.created_at AS "createdAt", p.guid::text AS guid, d.name AS "deviceName",
@@ -98,9 +100,13 @@ function viewOf(row: Row): PlanRecord {
       ? { organization: { id: row.organizationId!, name: row.organizationName! } }
       : { device: { guid: row.guid, name: row.deviceName! } };
   const { id, name, version } = row;
-  // Stored by the same schema: what it cannot read again is a mistake of ours.
-  return { id, of, name, ...PlanContent.parse(row.content), createdAt: row.createdAt.toISOString(), version };
+  const common = { id, of, name, createdAt: row.createdAt.toISOString(), version };
+  // Stored by the same schema: what it cannot read again is a mistake of ours, which people must be able to mend.
+  const { data: content } = PlanContent.safeParse(row.content);
+  return content ? { ...common, unreadable: false, ...content } : { ...common, unreadable: true, ...noContent };
 }
+
+const noContent = { include: null, exclude: null, everyMinutes: null, windows: null, retention: null };
 
 async function findRow(db: Transaction, { tenant, plan }: { tenant: number; plan: number }): Promise<Row> {
   const [row] = await db.query<Row>(sql.one, [tenant, plan]);
@@ -151,28 +157,31 @@ async function placeOfDevice(db: Transaction, tenant: number, guid: string): Pro
   return device;
 }
 
-/** The plans a device has, and where each comes from: what its agent is to do. @throws Problem not_found */
+/**
+ * The plans a device has, and where each comes from: what its agent is to do.
+ * @throws Problem not_found; internal { plan } when one cannot be read: left out it would be backed up no more, and nobody
+ *   would know. An agent goes on with what it was told before.
+ */
 export async function effectivePlans(
   db: Transaction,
   of: { tenant: number; guid: string },
 ): Promise<z.infer<typeof EffectivePlans>> {
   const { organization, path } = await placeOfDevice(db, of.tenant, of.guid);
   const rows = await db.query<Row>(sql.ofDevice, [of.tenant, of.guid, path]);
-  const nearest = new Map<string, PlanRecord>();
-  for (const plan of rows.map(viewOf)) {
-    const key = plan.name.toLowerCase();
-    if (!nearest.has(key)) nearest.set(key, plan);
+  const nearest = nearestOfEachName(rows);
+  if (nearest.length === 0) return { plans: await planOfSettings(db, of.tenant, organization) };
+  return { plans: nearest.map(toldOf) };
+}
+
+function toldOf(row: Row): z.infer<typeof EffectivePlans>['plans'][number] {
+  const { data: content, error: cause } = PlanContent.safeParse(row.content);
+  if (!content) {
+    const detail = `the plan "${row.name}" (${row.id}) cannot be read: delete it, or give it anew`;
+    // For the log, which is told the cause alone.
+    throw new Problem('internal', detail, { plan: row.id }, { cause: new Error(detail, { cause }) });
   }
-  if (nearest.size === 0) return { plans: await planOfSettings(db, of.tenant, organization) };
-  const plans = [...nearest.values()].map(({ name, include, exclude, everyMinutes, windows, of: from }) => ({
-    name,
-    include,
-    exclude,
-    everyMinutes,
-    windows,
-    from,
-  }));
-  return { plans };
+  const { include, exclude, everyMinutes, windows } = content;
+  return { name: row.name, include, exclude, everyMinutes, windows, from: viewOf(row).of };
 }
 
 /** One plan, or none while the settings cannot be read: nothing is left out by a guess. */
@@ -191,7 +200,7 @@ async function planOfSettings(
   return [{ name: 'default', include: [...include], exclude: [...exclude], everyMinutes, windows: [], from }];
 }
 
-/** @throws Problem not_found (field `organization`), conflict (field `name`) */
+/** @throws Problem not_found (field `organization`), conflict (field `name`), malformed_request (field `include`) */
 export async function createPlan(
   tx: Transaction,
   by: By,
@@ -200,11 +209,24 @@ export async function createPlan(
   const { tenant, organization, device, name, ...content } = request;
   if (device !== undefined) await placeOfDevice(tx, tenant, device);
   else await findPlace(tx, tenant, organization!);
-  const values = [tenant, organization ?? null, device ?? null, name, JSON.stringify(PlanContent.parse(content))];
+  const stored = contentOf(content);
+  const values = [tenant, organization ?? null, device ?? null, name, JSON.stringify(stored)];
   const [made] = await namedOnce(tx.query<{ id: number }>(sql.insert, values));
   const row = await findRow(tx, { tenant, plan: made!.id });
-  await recordPlan(tx, by, row, { action: 'plan.create', details: {} });
+  await recordPlan(tx, by, row, {
+    action: 'plan.create',
+    details: stored.retention && { retention: { from: null, to: stored.retention } },
+  });
   return viewOf(row);
+}
+
+/** What a plan is stored with. @throws Problem malformed_request { faults }: it says how long, and not of which folders */
+function contentOf(content: z.input<typeof PlanContent>): z.infer<typeof PlanContent> {
+  const parsed = PlanContent.parse(content);
+  const { faults } = retentionOf(parsed);
+  if (!faults) return parsed;
+  const detail = faults.map(({ message }) => message).join('; ');
+  throw new Problem('malformed_request', detail, { field: faults[0]!.field, faults });
 }
 
 interface OfPlan {
@@ -214,7 +236,10 @@ interface OfPlan {
   expected: number | null;
 }
 
-/** @throws Problem not_found, precondition_failed, conflict (field `name`) */
+/**
+ * @throws Problem not_found, precondition_failed, conflict (field `name`; the field that is missing, of a plan that cannot be
+ *   read: all of its content is given then), malformed_request (field `include`)
+ */
 export async function updatePlan(
   tx: Transaction,
   by: By,
@@ -222,20 +247,43 @@ export async function updatePlan(
 ): Promise<PlanRecord> {
   const before = viewOf(await lockPlan(tx, request));
   const given = Object.fromEntries(Object.entries(request.change).filter(([, value]) => value !== undefined));
-  const { name, include, exclude, everyMinutes, windows } = { ...before, ...given };
-  const content = PlanContent.parse({ include, exclude, everyMinutes, windows });
+  const { name, ...asked } = contentAfter(before, given);
+  const content = contentOf(asked);
   await namedOnce(tx.query(sql.update, [request.tenant, request.plan, name, JSON.stringify(content)]));
   const row = await findRow(tx, request);
   // The names of what changed, and not the lists: they may be larger than an act.
-  await recordPlan(tx, by, row, { action: 'plan.update', details: { changed: Object.keys(given), from: before.name } });
+  const kept = { from: before.retention, to: content.retention };
+  const details = {
+    changed: Object.keys(given),
+    from: before.name,
+    ...(before.unreadable && { unreadable: true }),
+    ...(!isDeepStrictEqual(kept.from, kept.to) && { retention: kept }),
+  };
+  await recordPlan(tx, by, row, { action: 'plan.update', details });
   return viewOf(row);
+}
+
+/** @throws Problem conflict: nothing is known of what was not given, as of how long versions were to be kept */
+function contentAfter(
+  before: PlanRecord,
+  given: Partial<z.infer<typeof UpdatePlanRequest>>,
+): z.infer<typeof PlanContent> & { name: string } {
+  const { name, include, exclude, everyMinutes, windows, retention } = { ...before, ...given };
+  const missing = before.unreadable && Object.keys(noContent).find((field) => !(field in given));
+  if (missing || include === null || exclude === null || everyMinutes === null || windows === null)
+    throw new Problem('conflict', 'this plan cannot be read: give all of its content anew, or delete it', {
+      field: missing || 'include',
+    });
+  return { name, include, exclude, everyMinutes, windows, retention };
 }
 
 /** Deletes the plan, and nothing of what it has backed up. @throws Problem not_found, precondition_failed */
 export async function deletePlan(tx: Transaction, by: By, request: OfPlan): Promise<void> {
   const row = await lockPlan(tx, request);
   await tx.query(sql.delete, [request.tenant, request.plan]);
-  await recordPlan(tx, by, row, { action: 'plan.delete', details: {} });
+  const { retention } = readRetentionOfPlan(row.content);
+  const details = retention && { retention: { from: retention.policy, to: null } };
+  await recordPlan(tx, by, row, { action: 'plan.delete', details: details ?? null });
 }
 
 async function lockPlan(tx: Transaction, { tenant, plan, expected }: OfPlan): Promise<Row> {
@@ -249,11 +297,11 @@ function recordPlan(
   tx: Transaction,
   by: By,
   row: Row,
-  act: { action: string; details: Record<string, string | string[]> },
+  act: { action: string; details: Record<string, unknown> | null },
 ): Promise<void> {
   const { id, name, place, guid } = row;
   const target = { kind: 'plan', id, name } as const;
-  const details = { ...act.details, ...(guid !== null && { device: guid }) };
+  const details = { ...act.details, ...(guid !== null && { device: guid }) } as Record<string, JsonValue>;
   return record(tx, by, { ...act, details, target, organization: place, result: 'done' });
 }
 

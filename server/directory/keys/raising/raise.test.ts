@@ -10,8 +10,8 @@ import { registerDevice } from '../../devices/register.ts';
 import { type Directory, openDirectory } from '../../directory.ts';
 import type { KeyService } from '../key-service.ts';
 import { localKeyService } from '../local-keys.ts';
-import { resealVaultKeys } from '../reseal.ts';
-import { hasFileSealedKeys } from '../sealed-keys.ts';
+import { resealRecords } from '../reseal.ts';
+import { hasFileSealedRecords } from '../sealed/kinds.ts';
 import { unsealVaultKey, unsealVaultKeyForLegal } from '../unseal.ts';
 import { forgetHeldKeys } from './forget-held.ts';
 import { keptKeysOf } from './kept-keys.ts';
@@ -460,14 +460,14 @@ describe('under a hold', () => {
     await raise(ann, await toPassword(ann.key));
     await ask('DELETE FROM vault_keys WHERE level = $1', ['standard']); // what other tests left
     await ask('DELETE FROM held_vault_keys WHERE vault_id <> $1', [ann.vault]);
-    expect(await hasFileSealedKeys(database)).toBe(true);
+    expect(await hasFileSealedRecords(database)).toBe(true);
     const next = localKeyService([randomBytes(32), serverKey]);
-    const done = await resealVaultKeys({ database, keys: next }, { party: by.party });
+    const done = await resealRecords({ database, keys: next }, { party: by.party });
     expect([done.looked, done.resealed, done.failed.size]).toEqual([1, 1, 0]);
     const asked = { user: ann.user, vault: ann.vault, generation: 1, reason: 'matter 12' };
     await expect(unsealVaultKeyForLegal(directory, by, asked)).rejects.toMatchObject({ code: 'unavailable' });
     expect(await unsealVaultKeyForLegal({ database, keys: next }, by, asked)).toEqual(ann.key);
-    expect((await resealVaultKeys({ database, keys: next }, { party: by.party })).resealed).toBe(0);
+    expect((await resealRecords({ database, keys: next }, { party: by.party })).resealed).toBe(0);
   });
 
   test('it goes when the last hold has ended, and not before; that is an act', async () => {

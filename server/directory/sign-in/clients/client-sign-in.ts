@@ -2,12 +2,12 @@
  * An API client's sign-in (OAuth 2.0 client credentials, RFC 6749, 4.4): name and secret for an access token of minutes.
  * Secrets are 256 random bits, so guessing is bounded only to spare the log.
  *
- * Lock order: the client's row, then the log's head.
+ * Lock order: the client's row, what counts refusals, then the log's head.
  */
 import { Problem } from '../../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
-import { record } from '../../audit/record.ts';
+import { record, recordFirst } from '../../audit/record.ts';
 import type { Directory } from '../../directory.ts';
 import { type EffectiveState, heldOfOrganization } from '../../users/effective-state.ts';
 import { insertAccessToken } from '../sessions/sessions.ts';
@@ -94,13 +94,13 @@ async function issue(
     party: { kind: 'client', id: row?.id ?? null, name: row?.name ?? 'unknown' },
     address,
   };
-  await record(tx, by, {
+  const about = {
     action: 'client.sign_in',
-    target: row ? { kind: 'client', id: row.id, name: row.name } : null,
+    target: row ? { kind: 'client' as const, id: row.id, name: row.name } : null,
     organization: row?.organization ?? null,
-    result: why ? 'refused' : 'done',
-    details: why ? { why } : {},
-  });
+  };
+  if (why) await recordFirst(tx, by, { ...about, result: 'refused', details: { why } });
+  else await record(tx, by, { ...about, result: 'done', details: {} });
   return !why;
 }
 

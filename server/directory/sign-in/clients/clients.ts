@@ -42,7 +42,7 @@ const sql = {
   ),
   place: statement(
     'directory.placeForClient',
-    `SELECT o.organization_id AS id, o.path, held.state IN ('deactivated', 'offboarding') AS out
+    `SELECT o.organization_id AS id, o.path, held.state IN ('deactivated', 'offboarding', 'deleting', 'deleted') AS out
        FROM organizations o CROSS JOIN LATERAL ${heldOfOrganization} held WHERE o.tenant_id = $1 AND o.organization_id = $2`,
   ),
   isInTime: statement(

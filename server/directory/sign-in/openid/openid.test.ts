@@ -1,5 +1,7 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Directory } from '../../directory.ts';
+import { beginOffboarding } from '../../tenants/offboarding.ts';
 import { drawTokens } from '../sessions/tokens-of-session.ts';
 import { ending, home, problemOf } from '../test-world.ts';
 import { newToken } from '../tokens.ts';
@@ -95,6 +97,51 @@ describe('somebody at a provider', () => {
     expect([await ending(signIn()), await lastWhy()]).toEqual(['sign_in_failed', 'blocked']);
     await world.query(`UPDATE users SET state = 'active' WHERE user_id = $1`, [user]);
     expect(await ending(signIn())).toBe('done');
+  });
+
+  describe('in a tenant that leaves', () => {
+    /** Puts the tenant into a state, with all that belongs to it. */
+    const put = (state: string) =>
+      world.query(
+        `UPDATE tenants SET state = $2, delete_after = CASE WHEN $2 = 'active' THEN NULL ELSE now() END,
+                deleting_at = CASE WHEN $3 THEN now() END, deleting_by = CASE WHEN $3 THEN 'operator 1' END,
+                had = CASE WHEN $3 THEN '{}'::jsonb END, deleted_at = CASE WHEN $2 = 'deleted' THEN now() END
+          WHERE tenant_id = $1`,
+        [world.tenant, state, state === 'deleting' || state === 'deleted'],
+      );
+    const people = () => world.query('SELECT user_id FROM users UNION ALL SELECT user_id FROM provider_accounts');
+    afterEach(() => put('active'));
+
+    test.each(['offboarding', 'deleting', 'deleted'])(
+      '(%s) does not become a user, nor is signed in',
+      async (state) => {
+        const known = { ...there.person };
+        await signIn();
+        there.person = { ...known, sub: `new${made}`, email: `new${made}@example.com` };
+        const before = await people();
+        await put(state);
+        expect([await ending(signIn()), await lastWhy()]).toEqual(['sign_in_failed', state]);
+        expect([await ending(signIn(known)), await lastWhy()]).toEqual(['sign_in_failed', state]);
+        expect(await people()).toEqual(before);
+      },
+    );
+
+    test('from this moment on: who comes in it waits, and is refused', async () => {
+      const before = await people();
+      const { url, cookie } = await begin();
+      const back = (await there.visit(url)).search;
+      let coming: Promise<string> | undefined;
+      await world.database.transaction(async (tx) => {
+        await beginOffboarding(tx, world.by, { tenant: world.tenant, delayDays: 30, expected: null });
+        coming ??= ending(finish(back, cookie));
+        for (let waiting = 0; waiting === 0; await sleep(10)) {
+          const text = `SELECT count(*)::int AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`;
+          waiting = (await world.query<{ waiting: number }>(text))[0]!.waiting;
+        }
+      });
+      expect([await coming, await lastWhy()]).toEqual(['sign_in_failed', 'offboarding']);
+      expect(await people()).toEqual(before);
+    });
   });
 
   test('who comes for the first time twice at once is one user', async () => {

@@ -10,9 +10,9 @@ import * as openid from 'openid-client';
 import type { z } from 'zod';
 import { sha256 } from '../../../../protocol/hashes.ts';
 import { Problem } from '../../../../protocol/problems.ts';
-import { isPassingFault, statement, type Transaction } from '../../../../storage/catalog/database.ts';
+import { type Database, isPassingFault, statement } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
-import { record } from '../../audit/record.ts';
+import { recordAlone } from '../../audit/record.ts';
 import type { Directory } from '../../directory.ts';
 import { recordSignIn } from '../sessions/acts-of-sign-in.ts';
 import type { ComesFrom } from '../sessions/begin.ts';
@@ -143,7 +143,7 @@ export async function finishProviderSignIn(
   const { provider, returnTo, state, cookie } = await takeBegun(directory, request);
   const document = ProviderDocument.parse(provider.document);
   const refuse = async (why: string, result: 'refused' | 'failed' = 'refused'): Promise<Problem> => {
-    await directory.database.transaction((tx) => recordRefusal(tx, provider, { why, result }, from.address));
+    await recordRefusal(directory.database, provider, { why, result }, from.address);
     return failed();
   };
 
@@ -289,15 +289,16 @@ function whyNot(error: unknown): string {
   throw error;
 }
 
-function recordRefusal(
-  tx: Transaction,
+/** Bounded like every refusal (audit/repeats.ts): anybody can send a browser back with nonsense. */
+async function recordRefusal(
+  database: Database,
   { tenant, id, name }: ProviderRow,
   { why, result }: { why: string; result: 'refused' | 'failed' },
   address: string,
 ): Promise<void> {
   const by: By = { tenant, party: { kind: 'user', id: null, name: 'unknown' }, address };
   const target = { kind: 'provider', id, name } as const;
-  return record(tx, by, { action: 'session.create', target, organization: null, result, details: { why } });
+  await recordAlone(database, by, { action: 'session.create', target, organization: null, result, details: { why } });
 }
 
 function failed(): Problem {

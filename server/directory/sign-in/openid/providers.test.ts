@@ -166,6 +166,10 @@ describe('a provider', () => {
       { settings: { groups: [{ group: 'a', roles: [{ role: 'Org Admin', scope: 'all' }] }] } },
       false,
     ],
+    ['a secret of 2,048 characters', { openidSecret: 'a'.repeat(2_048) }, true],
+    ['a secret of 2,049 characters', { openidSecret: 'a'.repeat(2_049) }, false],
+    ['a secret of 4,096 bytes', { openidSecret: `${'€'.repeat(1_365)}a` }, true],
+    ['a secret of 4,097 bytes', { openidSecret: `${'€'.repeat(1_365)}aa` }, false],
     ['200 groups', { settings: { groups: Array.from({ length: 200 }, (_, i) => ({ group: `${i}` })) } }, true],
     ['201 groups', { settings: { groups: Array.from({ length: 201 }, (_, i) => ({ group: `${i}` })) } }, false],
   ])('is asked for with %s', (_what, of, right) => {

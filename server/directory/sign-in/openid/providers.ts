@@ -64,7 +64,7 @@ const sql = {
       WHERE p.state = 'active' AND p.tenant_id IN (
         SELECT tenant_id FROM tenants WHERE tenant_id = $1
         UNION SELECT tenant_id FROM organizations WHERE registration_key = $2
-        UNION SELECT min(tenant_id) FROM tenants WHERE lower(name) = lower($3) HAVING count(*) = 1)
+        UNION SELECT min(tenant_id) FROM tenants WHERE lower(name) = lower($3) AND state NOT IN ('deleting', 'deleted') HAVING count(*) = 1)
       ORDER BY p.provider_id LIMIT ${providersMax}`,
   ),
 };
@@ -133,7 +133,8 @@ export async function createProvider(
 }
 
 /**
- * Changes a provider. Turned off, it signs nobody in, and the sessions that came by it end.
+ * Changes a provider. Turned off, it signs nobody in, and the sessions that came by it end, with the registration codes that
+ * were made in them: those are asked for their session when they are used.
  * @param sealed the new secret, where `change.openidSecret` is given
  * @throws Problem not_found, precondition_failed
  */

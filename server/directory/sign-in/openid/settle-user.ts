@@ -1,7 +1,7 @@
 /**
  * Finds, links or makes the user that somebody at a provider is, and gives and takes the roles that the provider decides.
  * What must stay true: a user is found by the provider's subject; by a mail address only when the provider has verified it
- * and speaks for its domain; and nobody is found by a name.
+ * and speaks for its domain; nobody is found by a name; and in a tenant that leaves nobody is made.
  *
  * Lock order: the tenant's row, the user's, everything else.
  */
@@ -10,6 +10,7 @@ import { Problem } from '../../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
+import { isLeaving, lockTenant } from '../../organizations/locking.ts';
 import { assertAdministratorLeft } from '../../users/administrators-left.ts';
 import { createUser } from '../../users/change.ts';
 import { type EffectiveState, heldOfUser } from '../../users/effective-state.ts';
@@ -17,7 +18,6 @@ import type { ProviderDocument } from './shapes.ts';
 import type { Who } from './who.ts';
 
 const sql = {
-  lockTenant: statement('directory.lockTenantToSettle', 'SELECT 1 FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE'),
   byAccount: statement(
     'directory.findUserByAccount',
     'SELECT user_id AS "user" FROM provider_accounts WHERE tenant_id = $1 AND provider_id = $2 AND subject = $3',
@@ -83,7 +83,8 @@ export interface Settling {
 export async function settleUser(tx: Transaction, settling: Settling): Promise<SettledUser | string> {
   const { tenant, provider, who } = settling;
   // First logins of one person, and the last administrator's leaving, go one after the other.
-  await tx.query(sql.lockTenant, [tenant]);
+  const { state } = await lockTenant(tx, tenant);
+  if (isLeaving(state)) return state;
   const found = await findOrMake(tx, settling);
   if (typeof found === 'string') return found;
   await tx.query(sql.lockUser, [tenant, found]);

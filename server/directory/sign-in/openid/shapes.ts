@@ -64,7 +64,13 @@ const issuer = z
   .url()
   .max(2_048)
   .meta({ description: 'As the provider says it of itself. It never changes: users are known by it.' });
-const secret = z.string().min(1).max(2_048);
+/** In bytes, too: more than this no key service seals at once. */
+const secretBytesMax = 4_096;
+const secret = z
+  .string()
+  .min(1)
+  .max(2_048)
+  .refine((text) => Buffer.byteLength(text) <= secretBytesMax, `is more than ${secretBytesMax} bytes`);
 
 export const CreateProviderRequest = z.strictObject({
   name,

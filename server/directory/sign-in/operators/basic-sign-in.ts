@@ -31,7 +31,7 @@ const action = 'operator.sign_in';
 
 /**
  * @param address where the request came from, for the bounds on failed sign-ins
- * @throws Problem sign_in_failed, too_many_requests
+ * @throws Problem sign_in_failed, too_many_requests; second_factor_needed where the password is right and not enough
  */
 export async function admitOperator(
   directory: Directory,
@@ -42,16 +42,23 @@ export async function admitOperator(
   const found = await findOperatorAccount(database, userName);
   const { key, passwordHash } = found;
   const closed = whyClosed(found);
+  const codeNeeded = found.kind === 'operator' && (found.secondFactor || directory.operatorSecondFactor);
   const right = await directory.credentials.isRight({ userName, password, passwordHash, address }, async () => {
     const candidate = { userName, key, passwordHash, open: closed === null };
     const judged = await judgePassword(directory, candidate, password, address);
     if (!judged || found.kind === 'none')
       await recordRefusal(database, found, address, { action, why: closed ?? 'wrong password' });
+    else if (codeNeeded) await recordRefusal(database, found, address, { action, why: 'no code' });
     else await noteSignIn(directory, found, address);
     return judged;
   });
   if (found.kind === 'none' || !right || closed !== null)
     throw new Problem('sign_in_failed', 'the name or password is not right', operatorSignIn);
+  // Asked every time, also while the password is known: one may have been put into force since.
+  if (codeNeeded)
+    throw new Problem('second_factor_needed', 'your password alone is not enough: sign in at /admin/sign-in', {
+      type: operatorSignIn.type,
+    });
   return { id: found.id, name: found.name };
 }
 

@@ -27,13 +27,16 @@ export const OperatorView = z.strictObject({
   id: z.int(),
   name: z.string(),
   state: z.enum(['active', 'blocked']),
+  secondFactor: z.boolean().meta({ description: 'A generator of codes is in force.' }),
   createdAt: z.iso.datetime(),
   version: z.int(),
 });
 
 export const OperatorPage = z.strictObject({ items: z.array(OperatorView), next: z.string().nullable() });
 
-const columns = 'operator_id AS id, name, state, created_at AS "createdAt", version';
+const columns = `operator_id AS id, name, state, created_at AS "createdAt", version,
+  EXISTS (SELECT 1 FROM operator_second_factors f
+           WHERE f.operator_id = operators.operator_id AND f.confirmed_at IS NOT NULL) AS "secondFactor"`;
 
 const sql = {
   insertFirst: statement(

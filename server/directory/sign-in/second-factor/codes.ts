@@ -10,8 +10,9 @@ import { Secret, TOTP } from 'otpauth';
 import { sha256 } from '../../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { Directory } from '../../directory.ts';
-import { userAccountKey } from '../accounts.ts';
+import { operatorAccountKey, userAccountKey } from '../accounts.ts';
 import { type CountedAttempt, countAttempt, forgetFailures, giveBackAttempt } from '../lockout.ts';
+import type { Owner } from '../sessions/sessions.ts';
 
 const periodSeconds = 30;
 const digits = 6;
@@ -19,34 +20,55 @@ const digits = 6;
 const stepsOff = 1;
 export const recoveryCodeCount = 10;
 
-const sql = {
-  // The database's clock, so that a code used on one replica is used on all.
-  read: statement(
-    'directory.readSecondFactor',
-    `SELECT secret, confirmed_at IS NOT NULL AS confirmed, last_step AS "lastStep",
-            floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "nowMs"
-       FROM second_factors WHERE tenant_id = $1 AND user_id = $2`,
-  ),
-  useStep: statement(
-    'directory.useCodeStep',
-    `UPDATE second_factors SET last_step = $3 WHERE tenant_id = $1 AND user_id = $2 AND (last_step IS NULL OR last_step < $3)
-     RETURNING true AS used`,
-  ),
-  findRecovery: statement(
-    'directory.findRecoveryCode',
-    'SELECT 1 FROM recovery_codes WHERE user_id = $1 AND code_sha256 = $2 AND used_at IS NULL',
-  ),
-  useRecovery: statement(
-    'directory.useRecoveryCode',
-    `UPDATE recovery_codes SET used_at = now() WHERE user_id = $1 AND code_sha256 = $2 AND used_at IS NULL
-     RETURNING true AS used`,
-  ),
+/** Users' and operators' are kept in tables of their own, alike. */
+const tables = {
+  user: {
+    what: '',
+    factors: 'second_factors',
+    codes: 'recovery_codes',
+    id: 'user_id',
+    of: 'tenant_id = $1 AND user_id = $2',
+  },
+  operator: {
+    what: 'Operator',
+    factors: 'operator_second_factors',
+    codes: 'operator_recovery_codes',
+    id: 'operator_id',
+    of: '$1::bigint IS NULL AND operator_id = $2',
+  },
 };
 
-export interface OfUser {
-  tenant: number;
-  user: number;
+/** Statements about users, and the same about operators. `$1` is the tenant (null: an operator's), `$2` whose. */
+export function ofBoth<Sql>(make: (of: (typeof tables)['user' | 'operator']) => Sql): (owner: Owner) => Sql {
+  const [user, operator] = [make(tables.user), make(tables.operator)];
+  return (owner) => (owner.operator === undefined ? user : operator);
 }
+
+/** The beginning of what such a statement is given. */
+export const valuesOf = (owner: Owner): [tenant: number | null, id: number] =>
+  owner.operator === undefined ? [owner.tenant, owner.user] : [null, owner.operator];
+
+const sqlOf = ofBoth(({ what, factors, codes, id, of }) => ({
+  // The database's clock, so that a code used on one replica is used on all.
+  read: statement(
+    `directory.read${what}SecondFactor`,
+    `SELECT secret, confirmed_at IS NOT NULL AS confirmed, last_step AS "lastStep",
+            floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "nowMs"
+       FROM ${factors} WHERE ${of}`,
+  ),
+  useStep: statement(
+    `directory.use${what}CodeStep`,
+    `UPDATE ${factors} SET last_step = $3 WHERE ${of} AND (last_step IS NULL OR last_step < $3) RETURNING true AS used`,
+  ),
+  findRecovery: statement(
+    `directory.find${what}RecoveryCode`,
+    `SELECT 1 FROM ${codes} WHERE ${id} = $1 AND code_sha256 = $2 AND used_at IS NULL`,
+  ),
+  useRecovery: statement(
+    `directory.use${what}RecoveryCode`,
+    `UPDATE ${codes} SET used_at = now() WHERE ${id} = $1 AND code_sha256 = $2 AND used_at IS NULL RETURNING true AS used`,
+  ),
+}));
 
 export interface SecondFactorRow {
   secret: Buffer;
@@ -55,16 +77,19 @@ export interface SecondFactorRow {
   nowMs: number;
 }
 
-export async function readSecondFactor(
-  db: Database | Transaction,
-  { tenant, user }: OfUser,
-): Promise<SecondFactorRow | null> {
-  const [row] = await db.query<SecondFactorRow>(sql.read, [tenant, user]);
+export async function readSecondFactor(db: Database | Transaction, owner: Owner): Promise<SecondFactorRow | null> {
+  const [row] = await db.query<SecondFactorRow>(sqlOf(owner).read, valuesOf(owner));
   return row ?? null;
 }
 
-/** What the key service is told a sealed secret is: one moved to another user's row does not open. */
-export const secretContext = (user: number): string => `holdfast second factor, user ${user}`;
+/** What the key service is told a sealed secret is: one moved to another's row does not open. */
+export const secretContext = (owner: Owner): string =>
+  owner.operator === undefined
+    ? `holdfast second factor, user ${owner.user}`
+    : `holdfast second factor, operator ${owner.operator}`;
+
+const accountKeyOf = (owner: Owner): Buffer =>
+  owner.operator === undefined ? userAccountKey(owner.user) : operatorAccountKey(owner.operator);
 
 /** What a generator makes codes from. `label` and issuer are what it shows. */
 export function generator(secret: Buffer, label = 'user', issuer = 'Holdfast'): TOTP {
@@ -83,18 +108,18 @@ export type RightCode = ({ step: number } | { recovery: Buffer }) & { attempt: C
  */
 export async function judgeCode(
   directory: Directory,
-  of: OfUser,
+  of: Owner,
   code: string,
   asked: { address: string; confirmed: boolean },
 ): Promise<RightCode | null> {
   const { database } = directory;
-  const account = userAccountKey(of.user);
+  const account = accountKeyOf(of);
   const attempt = await countAttempt(database, { account, what: 'code', address: asked.address });
   try {
     const typed = code.replace(/[\s-]/g, '').toUpperCase();
     const right = /^\d+$/.test(typed)
       ? await judgeGenerated(directory, of, typed, asked.confirmed)
-      : await judgeRecovery(database, of.user, typed);
+      : await judgeRecovery(database, of, typed);
     return right && { ...right, attempt };
   } catch (error) {
     await giveBackAttempt(database, attempt); // the database or the key service was away
@@ -104,13 +129,13 @@ export async function judgeCode(
 
 async function judgeGenerated(
   { database, keys }: Directory,
-  of: OfUser,
+  of: Owner,
   token: string,
   confirmed: boolean,
 ): Promise<{ step: number } | null> {
   const row = await readSecondFactor(database, of);
   if (!row || row.confirmed !== confirmed) return null;
-  const secret = await keys.unseal(row.secret, secretContext(of.user));
+  const secret = await keys.unseal(row.secret, secretContext(of));
   const step = stepOfCode(secret, token, row.nowMs);
   secret.fill(0);
   return step === null || (row.lastStep !== null && step <= row.lastStep) ? null : { step };
@@ -123,20 +148,22 @@ export function stepOfCode(secret: Buffer, token: string, nowMs: number): number
   return delta === null ? null : Math.floor(nowMs / 1_000 / periodSeconds) + delta;
 }
 
-async function judgeRecovery(database: Database, user: number, typed: string): Promise<{ recovery: Buffer } | null> {
+async function judgeRecovery(database: Database, of: Owner, typed: string): Promise<{ recovery: Buffer } | null> {
   const recovery = recoveryHash(typed);
-  return (await database.query(sql.findRecovery, [user, recovery])).length > 0 ? { recovery } : null;
+  return (await database.query(sqlOf(of).findRecovery, [valuesOf(of)[1], recovery])).length > 0 ? { recovery } : null;
 }
 
 /**
  * Uses a code up, in the transaction of what it was given for.
  * @returns false when another has used it since it was judged
  */
-export async function takeCode(tx: Transaction, { tenant, user }: OfUser, code: RightCode): Promise<boolean> {
+export async function takeCode(tx: Transaction, of: Owner, code: RightCode): Promise<boolean> {
+  const sql = sqlOf(of);
+  const [tenant, id] = valuesOf(of);
   const rows =
     'step' in code
-      ? await tx.query(sql.useStep, [tenant, user, code.step])
-      : await tx.query(sql.useRecovery, [user, code.recovery]);
+      ? await tx.query(sql.useStep, [tenant, id, code.step])
+      : await tx.query(sql.useRecovery, [id, code.recovery]);
   if (rows.length === 0) return false;
   await forgetFailures(tx, code.attempt);
   return true;

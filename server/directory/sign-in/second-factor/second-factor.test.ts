@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { Secret } from 'otpauth';
 import { loadActor } from '../sessions/actor.ts';
 import type { SessionTokens } from '../sessions/sessions.ts';
-import { signIn as signInDevice } from '../sign-in.ts';
+import { signInAt } from '../sign-in.ts';
 import { ending, home, password, problemOf, signInWorld, type World } from '../test-world.ts';
 import { generator, judgeCode, newRecoveryCodes, secretContext, stepOfCode, takeCode } from './codes.ts';
 import {
@@ -40,12 +40,12 @@ const codeOf = (steps = 0): string => generator(secret).generate({ timestamp: Da
 const laterOn = () => world.query('UPDATE second_factors SET last_step = last_step - 10 WHERE user_id = $1', [user]);
 
 async function begin(): Promise<void> {
-  const drawn = await drawSecondFactor(world.directory, { user, userName: name });
+  const drawn = await drawSecondFactor(world.directory, of, name);
   await world.database.transaction((tx) => beginSecondFactor(tx, world.by, of, drawn));
   secret = Buffer.from(Secret.fromBase32(drawn.shown.secret).bytes);
 }
 const confirm = (code = codeOf(), session = tokens.session, drawn = newRecoveryCodes()) =>
-  confirmSecondFactor(world.directory, world.by, { ...of, session, code }, home.address, drawn);
+  confirmSecondFactor(world.directory, world.by, { of, session, code }, home.address, drawn);
 async function enrol(): Promise<string[]> {
   await begin();
   const { recoveryCodes } = await confirm();
@@ -101,8 +101,8 @@ describe('a second factor', () => {
     await begin();
     const [row] = await world.query<{ secret: Buffer }>('SELECT secret FROM second_factors WHERE user_id = $1', [user]);
     expect(row!.secret.includes(secret)).toBe(false);
-    expect(await world.directory.keys.unseal(row!.secret, secretContext(user))).toEqual(secret);
-    await expect(world.directory.keys.unseal(row!.secret, secretContext(user + 1))).rejects.toThrow();
+    expect(await world.directory.keys.unseal(row!.secret, secretContext(of))).toEqual(secret);
+    await expect(world.directory.keys.unseal(row!.secret, secretContext({ ...of, user: user + 1 }))).rejects.toThrow();
   });
 
   test('is confirmed by a code of it, not by one of the secret before', async () => {
@@ -127,7 +127,7 @@ describe('a second factor', () => {
       await world.database.transaction(work);
       return world.database.transaction(work);
     };
-    await renewRecoveryCodes(again, world.by, { ...of, code: codeOf() }, home.address, drawn);
+    await renewRecoveryCodes(again, world.by, { of, code: codeOf() }, home.address, drawn);
     expect(await readSecondFactorState(world.database, of)).toMatchObject({ recoveryCodesLeft: 10 });
   });
 });
@@ -229,7 +229,7 @@ describe('recovery codes', () => {
 
   test('are replaced all together, with a code', async () => {
     const codes = await enrol();
-    const renew = (code: string) => renewRecoveryCodes(world.directory, world.by, { ...of, code }, home.address);
+    const renew = (code: string) => renewRecoveryCodes(world.directory, world.by, { of, code }, home.address);
     expect(await ending(renew('000000'))).toBe('second_factor_needed');
     const { recoveryCodes } = await renew(codeOf());
     expect(await ending(world.signIn(name, { code: codes[1]! }))).toBe('second_factor_needed');
@@ -268,26 +268,26 @@ describe('where the organization wants a second factor', () => {
     expect((await world.signIn(name)).limited).toBe(true);
   });
 
-  test('a device is registered with a code, and looking at what there is does not use it up', async () => {
-    const device = (code?: string, purpose?: 'look') =>
-      signInDevice(
+  test('whoever signs in to register a device gives a code, which is good once', async () => {
+    const device = (code?: string) =>
+      signInAt(
         world.directory,
-        { registrationKey: world.registrationKey, userName: name, password, code },
+        { registrationKey: world.registrationKey },
+        { userName: name, password, code },
         home.address,
-        purpose,
       );
-    expect(await ending(device())).toBe('second_factor_needed');
+    expect((await problemOf(device())).extras).toEqual({ setUpFirst: true });
     await enrol();
-    expect(await ending(device())).toBe('second_factor_needed');
+    const asked = await problemOf(device());
+    expect([asked.code, asked.extras]).toEqual(['second_factor_needed', {}]);
     const code = codeOf();
-    const all = [await ending(device(code, 'look')), await ending(device(code)), await ending(device(code))];
-    expect(all).toEqual(['done', 'done', 'second_factor_needed']);
+    expect([await ending(device(code)), await ending(device(code))]).toEqual(['done', 'second_factor_needed']);
   });
 });
 
 describe('a second factor is taken away', () => {
   const remove = (code: string) =>
-    removeSecondFactor(world.directory, world.by, { ...of, session: tokens.session, code }, home.address);
+    removeSecondFactor(world.directory, world.by, { of, session: tokens.session, code }, home.address);
   const reset = (whose = of) => world.database.transaction((tx) => resetSecondFactor(tx, world.by, whose));
 
   test('by its user with a code, and other sessions end', async () => {

@@ -1,9 +1,9 @@
 /**
- * A user's second factor: begun, confirmed with a code, and taken away again. It counts from its confirmation, so nobody
+ * The second factor of a user, or of one who runs the server: begun, confirmed with a code, and taken away again. It counts from its confirmation, so nobody
  * locks themselves out with a secret that their phone did not take.
  *
- * Lock order: the user's row, the second factor's, everything else, the log's head. Whatever changes one user's second
- * factor meets at the user's row.
+ * Lock order: the user's or operator's row, the second factor's, everything else, the log's head. Whatever changes one
+ * second factor meets at its owner's row.
  */
 import { randomBytes } from 'node:crypto';
 import type { z } from 'zod';
@@ -12,62 +12,66 @@ import { type Database, statement, type Transaction } from '../../../../storage/
 import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
 import type { Directory } from '../../directory.ts';
-import { type LockedUser, lockUser } from '../../users/locks.ts';
-import { endAll } from '../sessions/sessions.ts';
+import { lockUser } from '../../users/locks.ts';
+import { endAll, endAllByPassword, type Owner } from '../sessions/sessions.ts';
 import {
   generator,
   judgeCode,
   newRecoveryCodes,
-  type OfUser,
+  ofBoth,
   type RightCode,
   recoveryHash,
   secretContext,
   takeCode,
+  valuesOf,
 } from './codes.ts';
 import type { BegunSecondFactor, RecoveryCodes, SecondFactorView } from './shapes.ts';
 
 /** RFC 4226, 4: at least 128 bits, 160 recommended. */
 const secretBytes = 20;
 
-const sql = {
+const sqlOf = ofBoth(({ what, factors, codes, id, of }) => ({
   begin: statement(
-    'directory.beginSecondFactor',
-    `INSERT INTO second_factors AS f (user_id, tenant_id, secret) VALUES ($2, $1, $3)
-         ON CONFLICT (user_id) DO UPDATE SET secret = $3, made_at = now(), last_step = NULL WHERE f.confirmed_at IS NULL
-     RETURNING 1`,
+    `directory.begin${what}SecondFactor`,
+    what === ''
+      ? `INSERT INTO second_factors AS f (user_id, tenant_id, secret) VALUES ($2, $1, $3)
+             ON CONFLICT (user_id) DO UPDATE SET secret = $3, made_at = now(), last_step = NULL WHERE f.confirmed_at IS NULL
+         RETURNING 1`
+      : `INSERT INTO operator_second_factors AS f (operator_id, secret) SELECT $2, $3 WHERE $1::bigint IS NULL
+             ON CONFLICT (operator_id) DO UPDATE SET secret = $3, made_at = now(), last_step = NULL WHERE f.confirmed_at IS NULL
+         RETURNING 1`,
   ),
   confirm: statement(
-    'directory.confirmSecondFactor',
-    `UPDATE second_factors SET confirmed_at = now() WHERE tenant_id = $1 AND user_id = $2 AND confirmed_at IS NULL RETURNING 1`,
+    `directory.confirm${what}SecondFactor`,
+    `UPDATE ${factors} SET confirmed_at = now() WHERE ${of} AND confirmed_at IS NULL RETURNING 1`,
   ),
   insertCodes: statement(
-    'directory.insertRecoveryCodes',
-    'INSERT INTO recovery_codes (user_id, code_sha256) SELECT $1, unnest($2::bytea[])',
+    `directory.insert${what}RecoveryCodes`,
+    `INSERT INTO ${codes} (${id}, code_sha256) SELECT $1, unnest($2::bytea[])`,
   ),
   hasCode: statement(
-    'directory.hasRecoveryCode',
-    'SELECT 1 FROM recovery_codes WHERE user_id = $1 AND code_sha256 = $2',
+    `directory.has${what}RecoveryCode`,
+    `SELECT 1 FROM ${codes} WHERE ${id} = $1 AND code_sha256 = $2`,
   ),
-  deleteCodes: statement('directory.deleteRecoveryCodes', 'DELETE FROM recovery_codes WHERE user_id = $1'),
-  delete: statement(
-    'directory.deleteSecondFactor',
-    'DELETE FROM second_factors WHERE tenant_id = $1 AND user_id = $2 RETURNING 1',
-  ),
+  deleteCodes: statement(`directory.delete${what}RecoveryCodes`, `DELETE FROM ${codes} WHERE ${id} = $1`),
+  delete: statement(`directory.delete${what}SecondFactor`, `DELETE FROM ${factors} WHERE ${of} RETURNING 1`),
   openSession: statement(
-    'directory.openLimitedSession',
-    'UPDATE sessions SET limited = false WHERE tenant_id = $1 AND user_id = $2 AND session_id = $3',
-  ),
-  endLimited: statement(
-    'directory.endLimitedSessions',
-    'UPDATE sessions SET ended_at = now() WHERE tenant_id = $1 AND user_id = $2 AND limited AND ended_at IS NULL',
+    `directory.open${what}LimitedSession`,
+    `UPDATE sessions SET limited = false WHERE ${of} AND session_id = $3`,
   ),
   read: statement(
-    'directory.readSecondFactorState',
-    `SELECT f.confirmed_at AS "confirmedAt", f.user_id IS NOT NULL AS begun,
-            (SELECT count(*)::int FROM recovery_codes c WHERE c.user_id = f.user_id AND c.used_at IS NULL) AS "codesLeft"
-       FROM users u LEFT JOIN second_factors f ON f.user_id = u.user_id WHERE u.tenant_id = $1 AND u.user_id = $2`,
+    `directory.read${what}SecondFactorState`,
+    `SELECT f.confirmed_at AS "confirmedAt", f.${id} IS NOT NULL AS begun,
+            (SELECT count(*)::int FROM ${codes} c WHERE c.${id} = f.${id} AND c.used_at IS NULL) AS "codesLeft"
+       FROM ${what === '' ? 'users' : 'operators'} u LEFT JOIN ${factors} f ON f.${id} = u.${id}
+      WHERE ${what === '' ? 'u.tenant_id = $1' : '$1::bigint IS NULL'} AND u.${id} = $2`,
   ),
-};
+}));
+
+const lockOperator = statement(
+  'directory.lockOperatorOfSecondFactor',
+  'SELECT name FROM operators WHERE operator_id = $1 FOR NO KEY UPDATE',
+);
 
 /** A secret, sealed before the transaction; in the clear only to be shown to its owner, once. */
 export interface DrawnSecondFactor {
@@ -75,12 +79,9 @@ export interface DrawnSecondFactor {
   shown: z.infer<typeof BegunSecondFactor>;
 }
 
-export async function drawSecondFactor(
-  { keys }: Directory,
-  { user, userName }: { user: number; userName: string },
-): Promise<DrawnSecondFactor> {
+export async function drawSecondFactor({ keys }: Directory, of: Owner, userName: string): Promise<DrawnSecondFactor> {
   const secret = randomBytes(secretBytes);
-  const sealed = await keys.seal(secret, secretContext(user));
+  const sealed = await keys.seal(secret, secretContext(of));
   // A colon would part the label in two.
   const totp = generator(secret, userName.replaceAll(':', ' '));
   const shown = { secret: totp.secret.base32, uri: totp.toString() };
@@ -95,26 +96,27 @@ export async function drawSecondFactor(
 export async function beginSecondFactor(
   tx: Transaction,
   by: By,
-  of: OfUser,
+  of: Owner,
   drawn: Pick<DrawnSecondFactor, 'sealed'>,
 ): Promise<void> {
-  const locked = await lockUser(tx, { ...of, expected: null });
-  if ((await tx.query(sql.begin, [of.tenant, of.user, drawn.sealed])).length === 0)
+  const locked = await lockOwner(tx, of);
+  if ((await tx.query(sqlOf(of).begin, [...valuesOf(of), drawn.sealed])).length === 0)
     throw new Problem('conflict', 'a second factor is in force: take it away first');
   await recordChange(tx, by, 'second_factor.begin', locked, {});
 }
 
 /**
- * Puts a second factor into force with a code of it. A session that was limited to that is one like any other then; other
- * limited ones end.
- * @param of.session the caller's
+ * Puts a second factor into force with a code of it. The caller's session, if it was limited to that, is one like any other
+ * then. All others that came by a password end: from now on there is none that did not show a code, so that whoever has only
+ * the password, and signed in before, has nothing.
+ * @param session the caller's
  * @param drawn recovery codes, by `newRecoveryCodes()`; shown once
  * @throws Problem second_factor_needed when the code is wrong or none was begun; too_many_requests
  */
 export async function confirmSecondFactor(
   directory: Directory,
   by: By,
-  { session, code, ...of }: OfUser & { session: number; code: string },
+  { session, code, of }: { of: Owner; session: number; code: string },
   address: string,
   drawn: readonly string[] = newRecoveryCodes(),
 ): Promise<z.infer<typeof RecoveryCodes>> {
@@ -122,14 +124,14 @@ export async function confirmSecondFactor(
   // A recovery code proves nothing about a new secret.
   if (!right || !('step' in right)) throw wrongCode();
   const done = await directory.database.transaction(async (tx) => {
-    const locked = await lockUser(tx, { ...of, expected: null });
-    if (await hasCodes(tx, of.user, drawn)) return true; // by a COMMIT whose outcome was not known
-    if ((await tx.query(sql.confirm, [of.tenant, of.user])).length === 0 || !(await takeCode(tx, of, right)))
+    const locked = await lockOwner(tx, of);
+    if (await hasCodes(tx, of, drawn)) return true; // by a COMMIT whose outcome was not known
+    if ((await tx.query(sqlOf(of).confirm, valuesOf(of))).length === 0 || !(await takeCode(tx, of, right)))
       return false;
-    await replaceCodes(tx, of.user, drawn);
-    await tx.query(sql.openSession, [of.tenant, of.user, session]);
-    await tx.query(sql.endLimited, [of.tenant, of.user]);
-    await recordChange(tx, by, 'second_factor.confirm', locked, {});
+    await replaceCodes(tx, of, drawn);
+    await tx.query(sqlOf(of).openSession, [...valuesOf(of), session]);
+    const sessions = await endAllByPassword(tx, of, session);
+    await recordChange(tx, by, 'second_factor.confirm', locked, { sessions });
     return true;
   });
   if (!done) throw wrongCode();
@@ -143,15 +145,15 @@ export async function confirmSecondFactor(
 export async function renewRecoveryCodes(
   directory: Directory,
   by: By,
-  { code, ...of }: OfUser & { code: string },
+  { code, of }: { of: Owner; code: string },
   address: string,
   drawn: readonly string[] = newRecoveryCodes(),
 ): Promise<z.infer<typeof RecoveryCodes>> {
-  await withCode(directory, { ...of, code }, address, async (tx, take) => {
-    const locked = await lockUser(tx, { ...of, expected: null });
-    if (await hasCodes(tx, of.user, drawn)) return true;
+  await withCode(directory, { of, code }, address, async (tx, take) => {
+    const locked = await lockOwner(tx, of);
+    if (await hasCodes(tx, of, drawn)) return true;
     if (!(await take())) return false;
-    await replaceCodes(tx, of.user, drawn);
+    await replaceCodes(tx, of, drawn);
     await recordChange(tx, by, 'second_factor.renew_recovery_codes', locked, {});
     return true;
   });
@@ -159,20 +161,20 @@ export async function renewRecoveryCodes(
 }
 
 /**
- * Takes a user's own second factor away, with a code of it. All other sessions end: where the organization wants a second
- * factor, the next sign-in asks to set up another.
- * @param of.session the caller's, which stays
+ * Takes one's own second factor away, with a code of it. All other sessions end. Where one is wanted, the caller's can do
+ * nothing from then on but set up another.
+ * @param session the caller's, which stays
  * @throws Problem second_factor_needed when the code is wrong or no second factor is in force; too_many_requests
  */
 export async function removeSecondFactor(
   directory: Directory,
   by: By,
-  { session, code, ...of }: OfUser & { session: number; code: string },
+  { session, code, of }: { of: Owner; session: number; code: string },
   address: string,
 ): Promise<void> {
   let removed = false;
-  await withCode(directory, { ...of, code }, address, async (tx, take) => {
-    const locked = await lockUser(tx, { ...of, expected: null });
+  await withCode(directory, { of, code }, address, async (tx, take) => {
+    const locked = await lockOwner(tx, of);
     const again = removed && (await readSecondFactorState(tx, of)).state === 'none';
     if (again) return true; // by a COMMIT whose outcome was not known
     removed = await take();
@@ -185,12 +187,12 @@ export async function removeSecondFactor(
 }
 
 /**
- * Takes a user's second factor away for them, for whom has lost it and the recovery codes: `twofactorauth.configure`. All
- * their sessions end. Without one nothing happens.
+ * Takes a second factor away for whoever has lost it and the recovery codes: a user's by an administrator
+ * (`twofactorauth.configure`), an operator's at the server's command line. All their sessions end. Without one nothing happens.
  * @throws Problem not_found
  */
-export async function resetSecondFactor(tx: Transaction, by: By, of: OfUser): Promise<void> {
-  const locked = await lockUser(tx, { ...of, expected: null });
+export async function resetSecondFactor(tx: Transaction, by: By, of: Owner): Promise<void> {
+  const locked = await lockOwner(tx, of);
   if (!(await erase(tx, of))) return;
   const sessions = await endAll(tx, of, null);
   await recordChange(tx, by, 'second_factor.reset', locked, { sessions });
@@ -199,12 +201,10 @@ export async function resetSecondFactor(tx: Transaction, by: By, of: OfUser): Pr
 /** @throws Problem not_found */
 export async function readSecondFactorState(
   db: Database | Transaction,
-  { tenant, user }: OfUser,
+  of: Owner,
 ): Promise<z.infer<typeof SecondFactorView>> {
-  const [row] = await db.query<{ confirmedAt: Date | null; begun: boolean; codesLeft: number }>(sql.read, [
-    tenant,
-    user,
-  ]);
+  const values = valuesOf(of);
+  const [row] = await db.query<{ confirmedAt: Date | null; begun: boolean; codesLeft: number }>(sqlOf(of).read, values);
   if (!row) throw new Problem('not_found', 'there is no such user');
   const { confirmedAt, begun, codesLeft } = row;
   return {
@@ -217,7 +217,7 @@ export async function readSecondFactorState(
 /** Judges a code of the factor in force, and does what it was given for in one transaction with using it up. */
 async function withCode(
   directory: Directory,
-  { code, ...of }: OfUser & { code: string },
+  { code, of }: { of: Owner; code: string },
   address: string,
   work: (tx: Transaction, take: () => Promise<boolean>) => Promise<boolean>,
 ): Promise<void> {
@@ -226,27 +226,52 @@ async function withCode(
     throw wrongCode();
 }
 
-async function hasCodes(tx: Transaction, user: number, drawn: readonly string[]): Promise<boolean> {
-  return (await tx.query(sql.hasCode, [user, recoveryHash(drawn[0]!)])).length > 0;
+async function hasCodes(tx: Transaction, of: Owner, drawn: readonly string[]): Promise<boolean> {
+  return (await tx.query(sqlOf(of).hasCode, [valuesOf(of)[1], recoveryHash(drawn[0]!)])).length > 0;
 }
 
-async function replaceCodes(tx: Transaction, user: number, drawn: readonly string[]): Promise<void> {
-  await tx.query(sql.deleteCodes, [user]);
-  await tx.query(sql.insertCodes, [user, drawn.map(recoveryHash)]);
+async function replaceCodes(tx: Transaction, of: Owner, drawn: readonly string[]): Promise<void> {
+  const [, id] = valuesOf(of);
+  await tx.query(sqlOf(of).deleteCodes, [id]);
+  await tx.query(sqlOf(of).insertCodes, [id, drawn.map(recoveryHash)]);
 }
 
-async function erase(tx: Transaction, { tenant, user }: OfUser): Promise<boolean> {
-  await tx.query(sql.deleteCodes, [user]);
-  return (await tx.query(sql.delete, [tenant, user])).length > 0;
+async function erase(tx: Transaction, of: Owner): Promise<boolean> {
+  await tx.query(sqlOf(of).deleteCodes, [valuesOf(of)[1]]);
+  return (await tx.query(sqlOf(of).delete, valuesOf(of))).length > 0;
 }
 
+interface LockedOwner {
+  id: number;
+  name: string;
+  /** Null: an operator, who is in none. */
+  organization: number | null;
+}
+
+/** @throws Problem not_found */
+async function lockOwner(tx: Transaction, of: Owner): Promise<LockedOwner> {
+  if (of.operator === undefined) return lockUser(tx, { ...of, expected: null });
+  const [row] = await tx.query<{ name: string }>(lockOperator, [of.operator]);
+  if (!row) throw new Problem('not_found', 'there is no such operator');
+  return { id: of.operator, name: row.name, organization: null };
+}
+
+/** An act has no kind of target for operators: they are named in its details. */
 function recordChange(
   tx: Transaction,
   by: By,
   action: string,
-  { id, name, organization }: LockedUser,
+  { id, name, organization }: LockedOwner,
   details: Record<string, number>,
 ): Promise<void> {
+  if (organization === null)
+    return record(tx, by, {
+      action,
+      target: null,
+      organization,
+      result: 'done',
+      details: { operator: id, name, ...details },
+    });
   return record(tx, by, { action, target: { kind: 'user', id, name }, organization, result: 'done', details });
 }
 

@@ -4,33 +4,45 @@
  * the answer may be kept beyond the request.
  */
 import { type Database, statement, type Transaction } from '../../../../storage/catalog/database.ts';
+import type { Directory } from '../../directory.ts';
 import type { Actor, Grant } from '../../roles/may.ts';
 import { isPermission } from '../../roles/permissions.ts';
+import type { OwnSettings } from '../../settings/effective.ts';
 import { type EffectiveState, heldOfOrganization, heldOfUser } from '../../users/effective-state.ts';
+import { isSecondFactorWanted, settingsWithoutSecondFactor } from '../second-factor/wanted.ts';
 import { tokenHash } from '../tokens.ts';
 
+/** @param tokens rows named `a`: whose session or client, until when */
+const actorsOf = (
+  tokens: string,
+): string => `SELECT a.expires_at <= now() AS expired, s.session_id AS session, coalesce(s.limited, false) AS limited,
+          (s.ended_at IS NOT NULL OR c.revoked_at IS NOT NULL) AS ended,
+          coalesce(s.ends_at <= now(), c.expires_at <= now()) AS over,
+          u.user_id AS "userId", p.operator_id AS "operatorId", c.client_id AS "clientId",
+          coalesce(u.name, p.name, c.name) AS name, o.tenant_id AS tenant, o.organization_id AS organization, o.path,
+          coalesce(person.state, p.state, program.state) AS state, c.permissions, c.scope,
+          (SELECT json_agg(json_build_object('role', r.role, 'scope', r.scope, 'organization', r.organization_id)
+                           ORDER BY r.role, r.organization_id)
+             FROM user_roles r WHERE r.user_id = u.user_id AND r.tenant_id = u.tenant_id) AS roles,
+          bare.settings AS "askOf",
+          EXISTS (SELECT 1 FROM operator_second_factors f
+                   WHERE f.operator_id = p.operator_id AND f.confirmed_at IS NOT NULL) AS "operatorsSecondFactor"
+     FROM ${tokens}
+     LEFT JOIN sessions s ON s.session_id = a.session_id
+     LEFT JOIN users u ON u.user_id = s.user_id AND u.tenant_id = s.tenant_id
+     LEFT JOIN operators p ON p.operator_id = s.operator_id
+     LEFT JOIN api_clients c ON c.client_id = a.client_id
+     LEFT JOIN organizations o ON o.organization_id = coalesce(u.organization_id, c.organization_id)
+                              AND o.tenant_id = coalesce(u.tenant_id, c.tenant_id)
+     LEFT JOIN LATERAL ${settingsWithoutSecondFactor} bare ON true
+     LEFT JOIN LATERAL ${heldOfUser} person ON u.user_id IS NOT NULL
+     LEFT JOIN LATERAL ${heldOfOrganization} program ON c.client_id IS NOT NULL`;
+
 const sql = {
-  load: statement(
-    'directory.loadActor',
-    `SELECT a.expires_at <= now() AS expired, s.session_id AS session, coalesce(s.limited, false) AS limited,
-            (s.ended_at IS NOT NULL OR c.revoked_at IS NOT NULL) AS ended,
-            coalesce(s.ends_at <= now(), c.expires_at <= now()) AS over,
-            u.user_id AS "userId", p.operator_id AS "operatorId", c.client_id AS "clientId",
-            coalesce(u.name, p.name, c.name) AS name, o.tenant_id AS tenant, o.organization_id AS organization, o.path,
-            coalesce(person.state, p.state, program.state) AS state, c.permissions, c.scope,
-            (SELECT json_agg(json_build_object('role', r.role, 'scope', r.scope, 'organization', r.organization_id)
-                             ORDER BY r.role, r.organization_id)
-               FROM user_roles r WHERE r.user_id = u.user_id AND r.tenant_id = u.tenant_id) AS roles
-       FROM access_tokens a
-       LEFT JOIN sessions s ON s.session_id = a.session_id
-       LEFT JOIN users u ON u.user_id = s.user_id AND u.tenant_id = s.tenant_id
-       LEFT JOIN operators p ON p.operator_id = s.operator_id
-       LEFT JOIN api_clients c ON c.client_id = a.client_id
-       LEFT JOIN organizations o ON o.organization_id = coalesce(u.organization_id, c.organization_id)
-                                AND o.tenant_id = coalesce(u.tenant_id, c.tenant_id)
-       LEFT JOIN LATERAL ${heldOfUser} person ON u.user_id IS NOT NULL
-       LEFT JOIN LATERAL ${heldOfOrganization} program ON c.client_id IS NOT NULL
-      WHERE a.token_sha256 = $1`,
+  load: statement('directory.loadActor', `${actorsOf('access_tokens a')} WHERE a.token_sha256 = $1`),
+  again: statement(
+    'directory.loadActorAgain',
+    actorsOf(`(SELECT $1::bigint AS session_id, $2::bigint AS client_id, 'infinity'::timestamptz AS expires_at) a`),
   ),
 };
 
@@ -51,6 +63,8 @@ interface Row {
   permissions: string[] | null;
   scope: 'tree' | 'all' | null;
   roles: Grant[] | null;
+  askOf: OwnSettings[] | null;
+  operatorsSecondFactor: boolean;
 }
 
 /** Where somebody of a tenant is. */
@@ -79,6 +93,8 @@ export interface OperatorIdentity {
   operator: number;
   operatorName: string;
   session: number;
+  /** A generator of codes is in force. */
+  secondFactor: boolean;
 }
 
 export type Identity = UserIdentity | ClientIdentity | OperatorIdentity;
@@ -97,8 +113,11 @@ export type LoadedActor =
       /** The session may only set up a second factor, and must be refused everything else. */
       limited: boolean;
     }
-  /** Operators have no permission in any tenant, so there is no actor to ask `may` about. */
-  | { refused: null; identity: OperatorIdentity; actor: null; limited: false }
+  /**
+   * Operators have no permission in any tenant, so there is no actor to ask `may` about. `limited` as the session was made
+   * or refreshed: whether the server wants a second factor of them is not the database's to know (`isOperatorLimited`).
+   */
+  | { refused: null; identity: OperatorIdentity; actor: null; limited: boolean }
   | {
       refused: Refusal;
       /** Whose token it was, for the log; null: `unknown`. */
@@ -112,13 +131,38 @@ export type LoadedActor =
 export async function loadActor(db: Database | Transaction, accessToken: string): Promise<LoadedActor> {
   const hash = tokenHash(accessToken);
   const [row] = hash ? await db.query<Row>(sql.load, [hash]) : [];
+  return loaded(row);
+}
+
+/**
+ * The same some time later, for what lasts longer than an access token: by the session or the client that it was of.
+ * @returns as `loadActor`; `unknown` also when it has been forgotten
+ */
+export async function loadActorAgain(
+  db: Database | Transaction,
+  { session, client }: { session: number | null; client: number | null },
+): Promise<LoadedActor> {
+  const [row] = await db.query<Row>(sql.again, [session, client]);
+  return loaded(row?.name == null ? undefined : row);
+}
+
+function loaded(row: Row | undefined): LoadedActor {
   if (!row) return { refused: 'unknown', identity: null };
 
   const identity = identityOf(row);
   const refused = refusalOf(row);
   if (refused) return { refused, identity };
-  if (identity.kind === 'operator') return { refused: null, identity, actor: null, limited: false };
-  return { refused: null, identity, actor: actorOf(identity, row), limited: row.limited };
+  if (identity.kind === 'operator') return { refused: null, identity, actor: null, limited: row.limited };
+  const limited = row.limited || (row.askOf !== null && isSecondFactorWanted(row.askOf));
+  return { refused: null, identity, actor: actorOf(identity, row), limited };
+}
+
+/** Whether an operator's session can only set up a second factor. */
+export function isOperatorLimited(
+  { operatorSecondFactor }: Pick<Directory, 'operatorSecondFactor'>,
+  loaded: { identity: OperatorIdentity; limited: boolean },
+): boolean {
+  return loaded.limited || (operatorSecondFactor && !loaded.identity.secondFactor);
 }
 
 function refusalOf(row: Row): Refusal | null {
@@ -129,7 +173,14 @@ function refusalOf(row: Row): Refusal | null {
 
 function identityOf(row: Row): Identity {
   const { userId, operatorId, clientId, name, session } = row;
-  if (operatorId !== null) return { kind: 'operator', operator: operatorId, operatorName: name, session: session! };
+  if (operatorId !== null)
+    return {
+      kind: 'operator',
+      operator: operatorId,
+      operatorName: name,
+      session: session!,
+      secondFactor: row.operatorsSecondFactor,
+    };
   const placed = { tenant: row.tenant!, organization: row.organization!, organizationPath: row.path! };
   if (userId !== null) return { kind: 'user', user: userId, userName: name, session: session!, ...placed };
   return { kind: 'client', client: clientId!, clientName: name, ...placed };

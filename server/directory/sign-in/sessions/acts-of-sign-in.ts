@@ -1,7 +1,7 @@
 /** What a sign-in leaves in the audit log: who, from where, how it ended and why. Never what was typed. */
 import type { Database, Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
-import { record } from '../../audit/record.ts';
+import { record, recordAlone } from '../../audit/record.ts';
 import type { Account, NoAccount } from '../accounts.ts';
 
 /** Why a sign-in was refused. To whoever tried, most of these are one and the same. */
@@ -13,6 +13,7 @@ export type SignInRefusal =
   | 'one-time password lapsed'
   | 'wrong code'
   | 'code used before'
+  | 'no code'
   | Exclude<Account['state'], 'active'>;
 
 /** Why not even the right password would let in; null: it would. */
@@ -33,22 +34,23 @@ export function byAccount(account: Account | NoAccount, address: string): By {
   return { tenant: kind === 'user' ? account.tenant : null, party: { kind, id, name }, address };
 }
 
-/** In a transaction of its own, for a refusal has no other. */
+/**
+ * In a transaction of its own, for a refusal has no other; and bounded, because whoever knows a name can be refused as often
+ * as they like, from as many addresses as they have: of each reason the first are written, and the others counted.
+ */
 export async function recordRefusal(
   database: Database,
   account: Account | NoAccount,
   address: string,
   { action = 'session.create', why }: { action?: string; why: SignInRefusal },
 ): Promise<void> {
-  await database.transaction((tx) =>
-    record(tx, byAccount(account, address), {
-      action,
-      target: account.kind === 'user' ? { kind: 'user', id: account.id, name: account.name } : null,
-      organization: account.kind === 'user' ? account.organization : null,
-      result: 'refused',
-      details: { why },
-    }),
-  );
+  await recordAlone(database, byAccount(account, address), {
+    action,
+    target: account.kind === 'user' ? { kind: 'user', id: account.id, name: account.name } : null,
+    organization: account.kind === 'user' ? account.organization : null,
+    result: 'refused',
+    details: { why },
+  });
 }
 
 export async function recordSignIn(

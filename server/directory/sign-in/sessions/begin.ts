@@ -20,7 +20,7 @@ import {
 import { judgePassword } from '../judge-password.ts';
 import { knowAddress } from '../lockout.ts';
 import { assertPassword } from '../password-changes/password-rules.ts';
-import { judgeCode, type RightCode, takeCode } from '../second-factor/codes.ts';
+import { judgeCode, type RightCode, readSecondFactor, takeCode } from '../second-factor/codes.ts';
 import { tokenHash } from '../tokens.ts';
 import { byAccount, recordRefusal, recordSignIn, type SignInRefusal, whyClosed } from './acts-of-sign-in.ts';
 import { createSession, endAll, type Owner, type SessionTokens } from './sessions.ts';
@@ -61,6 +61,8 @@ export interface ComesFrom {
   address: string;
   /** What the client calls itself; null: nothing. */
   program: string | null;
+  /** Our own page, which keeps the access token in a cookie. */
+  browser?: boolean;
 }
 
 /**
@@ -83,11 +85,12 @@ export async function signInUser(
 
 /**
  * Signs in one who runs the server.
- * @throws Problem sign_in_failed; too_many_requests; out_of_bounds { field: 'newPassword' }
+ * @throws Problem sign_in_failed; too_many_requests; second_factor_needed (no code, or a wrong one); out_of_bounds { field:
+ *   'newPassword' }
  */
 export async function signInOperator(
   directory: Directory,
-  given: Omit<SignInGiven, 'tenant' | 'code'>,
+  given: Omit<SignInGiven, 'tenant'>,
   from: ComesFrom,
   drawn: DrawnTokens,
 ): Promise<SessionTokens> {
@@ -121,7 +124,9 @@ async function begin(
   }
   const newHash = await judgeNewPassword(directory, found, given);
 
-  const made = await directory.database.transaction((tx) => makeSession(tx, found, { code, newHash, from, drawn }));
+  const wanted = found.kind === 'user' ? found.twoFactorNeeded : directory.operatorSecondFactor;
+  const judged: Judged = { code, newHash, limited: wanted && !found.secondFactor, from, drawn };
+  const made = await directory.database.transaction((tx) => makeSession(tx, found, judged));
   if (typeof made !== 'string') return made;
   await refuse(made);
   throw made === 'code used before' ? wrongCode() : signInFailed();
@@ -133,10 +138,9 @@ async function judgeSecondFactor(
   code: string | undefined,
   address: string,
 ): Promise<RightCode | 'wrong' | null> {
-  if (found.kind !== 'user' || !found.secondFactor) return null;
-  if (code === undefined) throw new Problem('second_factor_needed', 'give a code of your second factor too');
-  const of = { tenant: found.tenant, user: found.id };
-  return (await judgeCode(directory, of, code, { address, confirmed: true })) ?? 'wrong';
+  if (!found.secondFactor) return null;
+  if (code === undefined) throw codeNeeded();
+  return (await judgeCode(directory, ownerOf(found), code, { address, confirmed: true })) ?? 'wrong';
 }
 
 /** The hash of the new password; null when none is given. */
@@ -158,9 +162,14 @@ async function judgeNewPassword(
   return passwords.hash(newPassword);
 }
 
+const ownerOf = (account: Account): Owner =>
+  account.kind === 'user' ? { tenant: account.tenant, user: account.id } : { operator: account.id };
+
 interface Judged {
   code: RightCode | null;
   newHash: string | null;
+  /** A second factor is wanted, and there is none. */
+  limited: boolean;
   from: ComesFrom;
   drawn: DrawnTokens;
 }
@@ -169,10 +178,9 @@ interface Judged {
 async function makeSession(
   tx: Transaction,
   account: Account,
-  { code, newHash, from, drawn }: Judged,
+  { code, newHash, limited, from, drawn }: Judged,
 ): Promise<SessionTokens | SignInRefusal> {
-  const owner: Owner =
-    account.kind === 'user' ? { tenant: account.tenant, user: account.id } : { operator: account.id };
+  const owner = ownerOf(account);
   const [row] =
     owner.operator === undefined
       ? await tx.query<{ passwordHash: string | null }>(sql.lockUser, [owner.tenant, owner.user])
@@ -181,10 +189,11 @@ async function makeSession(
   const again = (await tx.query(sql.isMade, [tokenHash(drawn.handle)])).length > 0;
   if (!again) {
     if (row?.passwordHash !== account.passwordHash) return 'wrong password';
-    if (code && !(await takeCode(tx, { tenant: owner.tenant!, user: account.id }, code))) return 'code used before';
+    // Put into force since it was looked for: under this lock, as whatever changes it.
+    if (!code && (await readSecondFactor(tx, owner))?.confirmed) throw codeNeeded();
+    if (code && !(await takeCode(tx, owner, code))) return 'code used before';
     if (newHash) await setPassword(tx, owner, newHash);
   }
-  const limited = account.kind === 'user' && account.twoFactorNeeded && !account.secondFactor;
   const { madeNow, ...tokens } = await createSession(tx, { owner, limited, provider: null, ...from }, drawn);
   if (madeNow) {
     await knowAddress(tx, account.key, from.address);
@@ -204,6 +213,10 @@ async function setPassword(tx: Transaction, owner: Owner, hash: string): Promise
   if (owner.operator === undefined) await tx.query(sql.setUserPassword, [owner.tenant, owner.user, hash]);
   else await tx.query(sql.setOperatorPassword, [owner.operator, hash]);
   await endAll(tx, owner, null);
+}
+
+function codeNeeded(): Problem {
+  return new Problem('second_factor_needed', 'give a code of your second factor too');
 }
 
 function wrongCode(): Problem {

@@ -5,10 +5,13 @@
  * Lock order: the session's row, then the log's head. Two exchanges of one session go one after the other.
  */
 import { Problem } from '../../../../protocol/problems.ts';
-import { type Database, statement, type Transaction } from '../../../../storage/catalog/database.ts';
+import { statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
+import type { Directory } from '../../directory.ts';
+import type { OwnSettings } from '../../settings/effective.ts';
 import { type EffectiveState, heldOfUser } from '../../users/effective-state.ts';
+import { isSecondFactorWanted, settingsWithoutSecondFactor } from '../second-factor/wanted.ts';
 import { tokenHash } from '../tokens.ts';
 import { judgeRefresh, type RefreshJudgement, type RefreshState } from './judge-refresh.ts';
 import { insertAccessToken, type SessionTokens, tokensOf } from './sessions.ts';
@@ -17,7 +20,7 @@ import { type DrawnTokens, readRefreshToken, refreshGraceSeconds, refreshTokenDa
 const sql = {
   lock: statement(
     'directory.lockSession',
-    `SELECT session_id AS session, tenant_id AS tenant, user_id AS "user", operator_id AS operator, limited,
+    `SELECT session_id AS session, tenant_id AS tenant, user_id AS "user", operator_id AS operator,
             refresh_sha256 AS current, previous_sha256 AS previous, ended_at IS NOT NULL AS ended,
             least(ends_at, refresh_until) <= now() AS over,
             refreshed_at > now() - interval '${refreshGraceSeconds} seconds' AS "inGrace"
@@ -25,18 +28,23 @@ const sql = {
   ),
   ownerOfUser: statement(
     'directory.ownerOfUserSession',
-    `SELECT u.name, o.organization_id AS organization, held.state
-       FROM users u JOIN organizations o ON o.organization_id = u.organization_id
-       CROSS JOIN LATERAL ${heldOfUser} held WHERE u.tenant_id = $1 AND u.user_id = $2`,
+    `SELECT u.name, o.organization_id AS organization, held.state, bare.settings AS "askOf"
+       FROM sessions s JOIN users u ON u.tenant_id = s.tenant_id AND u.user_id = s.user_id
+       JOIN organizations o ON o.organization_id = u.organization_id
+       CROSS JOIN LATERAL ${heldOfUser} held LEFT JOIN LATERAL ${settingsWithoutSecondFactor} bare ON true
+      WHERE s.session_id = $1`,
   ),
   ownerOperator: statement(
     'directory.ownerOfOperatorSession',
-    'SELECT name, NULL::bigint AS organization, state FROM operators WHERE operator_id = $1',
+    `SELECT p.name, NULL::bigint AS organization, p.state,
+            EXISTS (SELECT 1 FROM operator_second_factors f
+                     WHERE f.operator_id = p.operator_id AND f.confirmed_at IS NOT NULL) AS "secondFactor"
+       FROM sessions s JOIN operators p ON p.operator_id = s.operator_id WHERE s.session_id = $1`,
   ),
   // In the grace the one before stays the one before, and its time runs on.
   exchange: statement(
     'directory.exchangeRefreshToken',
-    `UPDATE sessions SET refresh_sha256 = $2, refresh_until = now() + interval '${refreshTokenDays} days',
+    `UPDATE sessions SET limited = $4, refresh_sha256 = $2, refresh_until = now() + interval '${refreshTokenDays} days',
             previous_sha256 = CASE WHEN $3 THEN previous_sha256 ELSE refresh_sha256 END,
             refreshed_at = CASE WHEN $3 THEN refreshed_at ELSE now() END
       WHERE session_id = $1`,
@@ -63,22 +71,27 @@ interface SessionRow extends RefreshState {
   tenant: number | null;
   user: number | null;
   operator: number | null;
-  limited: boolean;
 }
 
 interface OwnerRow {
   name: string;
   organization: number | null;
   state: EffectiveState;
+  /** Of a user without a second factor, who came by a password. */
+  askOf?: OwnSettings[] | null;
+  /** Of an operator. */
+  secondFactor?: boolean;
 }
 
 /**
+ * Whether a second factor is missing is asked anew each time, and the session says so from then on: one that was limited is
+ * one like any other when nobody wants it to be, and the other way round.
  * @param drawn a new access token and secret; its handle is not used, for the session keeps its own
  * @param address where the request came from
  * @throws Problem unauthorized, whatever the reason: sign in again
  */
 export async function refreshSession(
-  database: Database,
+  { database, operatorSecondFactor }: Pick<Directory, 'database' | 'operatorSecondFactor'>,
   presented: string,
   drawn: DrawnTokens,
   address: string,
@@ -98,9 +111,12 @@ export async function refreshSession(
     }
     // Not exchanged then: lifting a block leaves the session as it was.
     if (owner.state !== 'active') return null;
-    await exchange(tx, row, judgement, drawn);
+    const limited = owner.askOf
+      ? isSecondFactorWanted(owner.askOf)
+      : operatorSecondFactor && owner.secondFactor === false;
+    await exchange(tx, row, { judgement, limited }, drawn);
     const [{ until }] = (await tx.query<{ until: Date }>(sql.readEnd, [row.session])) as [{ until: Date }];
-    return tokensOf(row.session, drawn, read.handle, until, row.limited);
+    return tokensOf(row.session, drawn, read.handle, until, limited);
   });
   if (!tokens) throw signInAgain();
   return tokens;
@@ -109,11 +125,11 @@ export async function refreshSession(
 async function exchange(
   tx: Transaction,
   { session }: SessionRow,
-  judgement: RefreshJudgement,
+  { judgement, limited }: { judgement: RefreshJudgement; limited: boolean },
   drawn: DrawnTokens,
 ): Promise<void> {
   if (judgement === 'repeated') return;
-  await tx.query(sql.exchange, [session, tokenHash(drawn.secret), judgement === 'again']);
+  await tx.query(sql.exchange, [session, tokenHash(drawn.secret), judgement === 'again', limited]);
   await tx.query(sql.dropLapsed, [session]);
   await insertAccessToken(tx, drawn.access, { session });
 }
@@ -134,11 +150,8 @@ async function endReused(tx: Transaction, row: SessionRow, owner: OwnerRow, addr
   });
 }
 
-async function ownerOf(tx: Transaction, { tenant, user, operator }: SessionRow): Promise<OwnerRow> {
-  const [row] =
-    operator === null
-      ? await tx.query<OwnerRow>(sql.ownerOfUser, [tenant, user])
-      : await tx.query<OwnerRow>(sql.ownerOperator, [operator]);
+async function ownerOf(tx: Transaction, { session, operator }: SessionRow): Promise<OwnerRow> {
+  const [row] = await tx.query<OwnerRow>(operator === null ? sql.ownerOfUser : sql.ownerOperator, [session]);
   return row!;
 }
 

@@ -23,7 +23,7 @@ beforeEach(async () => {
   user = await world.addUser(name);
 });
 
-const refresh = (token: string, drawn = drawTokens()) => refreshSession(world.database, token, drawn, home.address);
+const refresh = (token: string, drawn = drawTokens()) => refreshSession(world.directory, token, drawn, home.address);
 const whyRefused = async (accessToken: string): Promise<string | null> =>
   (await loadActor(world.database, accessToken)).refused;
 const owner = () => ({ tenant: world.tenant, user });
@@ -367,7 +367,13 @@ describe('an operator', () => {
     const loaded = await loadActor(world.database, tokens.accessToken);
     expect(loaded).toEqual({
       refused: null,
-      identity: { kind: 'operator', operator: expect.any(Number), operatorName: 'Root', session: tokens.session },
+      identity: {
+        kind: 'operator',
+        operator: expect.any(Number),
+        operatorName: 'Root',
+        session: tokens.session,
+        secondFactor: false,
+      },
       actor: null,
       limited: false,
     });

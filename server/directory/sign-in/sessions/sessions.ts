@@ -8,10 +8,12 @@ import { Problem } from '../../../../protocol/problems.ts';
 import { type Database, statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
+import { revokeOpenCodes } from '../../devices/registering/open-codes.ts';
 import { pageOf, readCursor } from '../../users/pages.ts';
 import { tokenHash } from '../tokens.ts';
 import {
   accessTokenMinutes,
+  browserSessionHours,
   type DrawnTokens,
   refreshToken,
   refreshTokenDays,
@@ -19,14 +21,18 @@ import {
   sessionsPerUserMax,
 } from './tokens-of-session.ts';
 
-const live = 'ended_at IS NULL AND ends_at > now() AND refresh_until > now()';
+/** Of rows of sessions by this name: whether they are in force. */
+export const liveOf = (s: string): string =>
+  `${s}.ended_at IS NULL AND ${s}.ends_at > now() AND ${s}.refresh_until > now()`;
+const live = liveOf('sessions');
 const ofOwner = '(user_id = $1 OR operator_id = $2)';
 
 const sql = {
   insert: statement(
     'directory.insertSession',
-    `INSERT INTO sessions (tenant_id, user_id, operator_id, handle_sha256, refresh_sha256, refresh_until, ends_at, limited, provider_id, address, program)
-     VALUES ($1, $2, $3, $4, $5, now() + interval '${refreshTokenDays} days', now() + interval '${sessionDays} days', $6, $7, $8, $9)
+    `INSERT INTO sessions (tenant_id, user_id, operator_id, handle_sha256, refresh_sha256, refresh_until, ends_at, limited, provider_id, address, program, browser)
+     VALUES ($1, $2, $3, $4, $5, now() + interval '${refreshTokenDays} days',
+             now() + CASE WHEN $10 THEN interval '${browserSessionHours} hours' ELSE interval '${sessionDays} days' END, $6, $7, $8, $9, $10)
          ON CONFLICT (handle_sha256) DO NOTHING RETURNING session_id AS session`,
   ),
   findByHandle: statement(
@@ -37,6 +43,13 @@ const sql = {
     'directory.insertAccessToken',
     `INSERT INTO access_tokens (token_sha256, session_id, client_id, expires_at)
      VALUES ($1, $2, $3, now() + interval '${accessTokenMinutes} minutes') ON CONFLICT (token_sha256) DO NOTHING`,
+  ),
+  // Written once in a while and not with every request.
+  keepSignedIn: statement(
+    'directory.keepSignedIn',
+    `UPDATE access_tokens a SET expires_at = now() + interval '${accessTokenMinutes} minutes' FROM sessions s
+      WHERE a.token_sha256 = $1 AND s.session_id = a.session_id AND s.browser
+        AND a.expires_at > now() AND a.expires_at < now() + interval '${accessTokenMinutes} minutes' - interval '1 minute'`,
   ),
   endOldest: statement(
     'directory.endOldestSessions',
@@ -60,6 +73,11 @@ const sql = {
     `UPDATE sessions SET ended_at = now() WHERE ${ofOwner} AND ended_at IS NULL AND session_id IS DISTINCT FROM $3
      RETURNING session_id AS session`,
   ),
+  endByPassword: statement(
+    'directory.endSessionsByPassword',
+    `UPDATE sessions SET ended_at = now() WHERE ${ofOwner} AND ended_at IS NULL AND provider_id IS NULL AND session_id <> $3
+     RETURNING session_id AS session`,
+  ),
   lockUser: statement(
     'directory.lockUserOfSessions',
     'SELECT name, organization_id AS organization FROM users WHERE tenant_id = $1 AND user_id = $2 FOR NO KEY UPDATE',
@@ -67,7 +85,9 @@ const sql = {
 };
 
 /** Whose sessions: a user's, or an operator's. */
-export type Owner = { tenant: number; user: number; operator?: never } | { operator: number; tenant?: never };
+export type Owner =
+  | { tenant: number; user: number; operator?: undefined }
+  | { operator: number; tenant?: undefined; user?: undefined };
 
 const idsOf = (owner: Owner): [user: number | null, operator: number | null] =>
   owner.operator === undefined ? [owner.user, null] : [null, owner.operator];
@@ -80,6 +100,8 @@ export interface NewSession {
   address: string | null;
   /** What the client calls itself (User-Agent); null: nothing. */
   program: string | null;
+  /** At our own page, which keeps the access token in a cookie and no refresh token; false unless it is said. */
+  browser?: boolean;
 }
 
 /** What whoever signed in gets: the only time that the tokens are seen. */
@@ -102,11 +124,12 @@ export async function createSession(
   made: NewSession,
   drawn: DrawnTokens,
 ): Promise<SessionTokens & { madeNow: boolean }> {
-  const { owner, limited, provider, address, program } = made;
+  const { owner, limited, provider, address, program, browser = false } = made;
   const [user, operator] = idsOf(owner);
   const handle = tokenHash(drawn.handle)!;
   const secret = tokenHash(drawn.secret)!;
-  const values = [owner.tenant ?? null, user, operator, handle, secret, limited, provider, address, clean(program)];
+  const from = [provider, address, clean(program), browser];
+  const values = [owner.tenant ?? null, user, operator, handle, secret, limited, ...from];
   const madeNow = (await tx.query(sql.insert, values)).length > 0;
   const [row] = await tx.query<{ session: number; limited: boolean; refreshUntil: Date }>(sql.findByHandle, [handle]);
   const { session, refreshUntil } = row!;
@@ -142,6 +165,14 @@ export async function insertAccessToken(
   await tx.query(sql.insertToken, [tokenHash(access), session, client]);
 }
 
+/**
+ * The access token of a session at our own page is good for another while: it ends so long after it was last used, and with
+ * its session at the latest. Of other sessions it is left as it is: they refresh.
+ */
+export async function keepSignedIn(database: Database, access: string): Promise<void> {
+  await database.query(sql.keepSignedIn, [tokenHash(access)]);
+}
+
 /** PostgreSQL's text holds no NUL; half a surrogate pair is no character; nobody needs more than so much of it. */
 function clean(program: string | null): string | null {
   return program?.slice(0, 255).replaceAll('\0', '').toWellFormed() || null;
@@ -172,7 +203,8 @@ export async function listSessions(
 }
 
 /**
- * Ends a session: signing out, or an administrator's doing. One that has ended stays so, and is no error.
+ * Ends a session: signing out, or an administrator's doing. One that has ended stays so, and is no error. Registration codes
+ * that were made in it are good no more: they are asked for it when they are used.
  * @throws Problem not_found when the owner has no such session
  */
 export async function endSession(tx: Transaction, by: By, owner: Owner, session: number): Promise<void> {
@@ -211,7 +243,20 @@ export async function endSessionsOfUser(
   return { ended };
 }
 
-/** Ends all but one, without an act of its own: part of one that is told. The owner's row is locked. */
+/**
+ * Ends all but one, without an act of its own: part of one that is told. Open registration codes end with them, for they
+ * may have been made from one of them. The owner's row is locked.
+ */
 export async function endAll(tx: Transaction, owner: Owner, except: number | null): Promise<number> {
+  if (owner.operator === undefined) await revokeOpenCodes(tx, owner.user);
   return (await tx.query(sql.endAll, [...idsOf(owner), except])).length;
+}
+
+/**
+ * The same for those that came by a password: by an identity provider they came with what that asks for. Open registration
+ * codes end whoever made them, for they would go around the second factor that there is from now on.
+ */
+export async function endAllByPassword(tx: Transaction, owner: Owner, except: number): Promise<number> {
+  if (owner.operator === undefined) await revokeOpenCodes(tx, owner.user);
+  return (await tx.query(sql.endByPassword, [...idsOf(owner), except])).length;
 }

@@ -21,7 +21,7 @@ export const SignInRequest = z.strictObject({
   }),
 });
 
-export const OperatorSignInRequest = SignInRequest.omit({ tenant: true, code: true });
+export const OperatorSignInRequest = SignInRequest.omit({ tenant: true });
 
 export const RefreshRequest = z.strictObject({ refreshToken: text(128) });
 

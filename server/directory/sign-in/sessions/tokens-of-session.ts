@@ -9,6 +9,8 @@ export const accessTokenMinutes = 15;
 export const refreshTokenDays = 30;
 /** Whoever comes back every day signs in again after so long: a stolen session does not live for ever. */
 export const sessionDays = 90;
+/** A session at our own page, which refreshes by being used: a working day. */
+export const browserSessionHours = 12;
 /** How long an answer to a refresh may be lost: the time in which a client gives up waiting and asks again. */
 export const refreshGraceSeconds = 60;
 /** Sessions of one user at a time; the one not refreshed for longest makes room. */

@@ -41,12 +41,14 @@ import type { UserTarget } from '../../../directory/targets.ts';
 import { byOf, type Caller } from '../callers.ts';
 import { userInPath, userParams } from '../finders.ts';
 import { type ApiRoute, act, change, read } from '../route.ts';
+import { ownerOf } from './sessions.ts';
 
 const tag = 'Sign-in';
 const ofUsers = 'Users';
 const done = z.strictObject({});
 const once = 'Shown once: a repeated request is answered without it.';
-const own = { signedIn: true, even: 'limited', kinds: ['user'] } as const;
+const people = ['user', 'operator'] as const;
+const own = { signedIn: true, even: 'limited', kinds: people } as const;
 
 const ofCaller = ({ tenant, id }: Caller) => ({ tenant: tenant!, user: id });
 const of = ({ tenant, id }: UserTarget) => ({ tenant, user: id });
@@ -75,7 +77,7 @@ export const passwordRoutes: readonly ApiRoute[] = [
     summary: 'Show whether you have a second factor',
     may: own,
     answer: SecondFactorView,
-    read: ({ deps, caller }) => readSecondFactorState(deps.directory.database, ofCaller(caller)),
+    read: ({ deps, caller }) => readSecondFactorState(deps.directory.database, ownerOf(caller)),
   }),
   change({
     method: 'POST',
@@ -86,9 +88,9 @@ export const passwordRoutes: readonly ApiRoute[] = [
     may: own,
     status: 201,
     answer: BegunSecondFactor.partial(),
-    prepare: ({ deps, caller }) => drawSecondFactor(deps.directory, { user: caller.id, userName: caller.name }),
+    prepare: ({ deps, caller }) => drawSecondFactor(deps.directory, ownerOf(caller), caller.name),
     change: async (tx, { by, caller }, drawn) => {
-      await beginSecondFactor(tx, by, ofCaller(caller), drawn);
+      await beginSecondFactor(tx, by, ownerOf(caller), drawn);
       return {};
     },
     reveal: (_, { shown }) => shown,
@@ -98,7 +100,7 @@ export const passwordRoutes: readonly ApiRoute[] = [
     path: '/v1/me/second-factor/confirm',
     tag,
     summary: 'Put your second factor into force',
-    says: 'Answers recovery codes, each good once in the place of a code.',
+    says: 'Answers recovery codes, each good once in the place of a code. Your other sessions that came by a password end.',
     may: own,
     body: CodeRequest,
     answer: RecoveryCodes,
@@ -106,7 +108,7 @@ export const passwordRoutes: readonly ApiRoute[] = [
       confirmSecondFactor(
         deps.directory,
         byOf(caller!, address),
-        { ...ofCaller(caller!), session: caller!.session!, ...body },
+        { of: ownerOf(caller!), session: caller!.session!, ...body },
         address,
       ),
   }),
@@ -116,22 +118,23 @@ export const passwordRoutes: readonly ApiRoute[] = [
     tag,
     summary: 'Get new recovery codes',
     says: 'Those before are good no more.',
-    may: { signedIn: true, kinds: ['user'] },
+    may: { signedIn: true, kinds: people },
     body: CodeRequest,
     answer: RecoveryCodes,
     act: ({ deps, caller, body, address }) =>
-      renewRecoveryCodes(deps.directory, byOf(caller!, address), { ...ofCaller(caller!), ...body }, address),
+      renewRecoveryCodes(deps.directory, byOf(caller!, address), { of: ownerOf(caller!), ...body }, address),
   }),
   act({
     method: 'POST',
     path: '/v1/me/second-factor/remove',
     tag,
     summary: 'Take your second factor away',
-    may: { signedIn: true, kinds: ['user'] },
+    says: 'Your other sessions end.',
+    may: { signedIn: true, kinds: people },
     body: CodeRequest,
     answer: done,
     act: async ({ deps, caller, body, address }) => {
-      const request = { ...ofCaller(caller!), session: caller!.session!, ...body };
+      const request = { of: ownerOf(caller!), session: caller!.session!, ...body };
       await removeSecondFactor(deps.directory, byOf(caller!, address), request, address);
       return {};
     },

@@ -28,7 +28,7 @@ import {
 import { drawTokens } from '../../../directory/sign-in/sessions/tokens-of-session.ts';
 import { newToken } from '../../../directory/sign-in/tokens.ts';
 import type { Context } from '../../deps.ts';
-import { type Caller, maySignIn } from '../callers.ts';
+import { type Caller, maySignIn, noteNotLetIn, notLetIn } from '../callers.ts';
 import { idText, userInPath, userParams } from '../finders.ts';
 import { type ApiRoute, act, change, read } from '../route.ts';
 
@@ -37,7 +37,7 @@ const done = z.strictObject({});
 
 export const comesFrom = (ctx: Context, address: string) => ({ address, program: ctx.get('user-agent') || null });
 
-const ownerOf = ({ kind, id, tenant }: Caller): Owner =>
+export const ownerOf = ({ kind, id, tenant }: Caller): Owner =>
   kind === 'operator' ? { operator: id } : { tenant: tenant!, user: id };
 
 export const told = ({ refreshExpiresAt, ...tokens }: SessionTokens) => ({
@@ -45,7 +45,7 @@ export const told = ({ refreshExpiresAt, ...tokens }: SessionTokens) => ({
   refreshExpiresAt: refreshExpiresAt.toISOString(),
 });
 
-/** Ends the session again where the roles do not let sign in. @throws Problem forbidden */
+/** Ends the session again where the roles do not let sign in, and says so in the log. @throws Problem forbidden */
 export async function letIn(
   database: Database,
   { accessToken, session }: SessionTokens,
@@ -57,7 +57,8 @@ export async function letIn(
   const { tenant, user, userName } = loaded.identity;
   const by = { tenant, party: { kind: 'user' as const, id: user, name: userName }, address };
   await database.transaction((tx) => endSession(tx, by, { tenant, user }, session));
-  throw new Problem('forbidden', 'your roles do not let you sign in here (console.login)');
+  await noteNotLetIn(database, loaded.identity, address, 'session.create');
+  throw notLetIn();
 }
 
 const WhoAmI = z.strictObject({
@@ -109,8 +110,8 @@ export const sessionRoutes: readonly ApiRoute[] = [
     may: { anyone: 'the refresh token is the sign-in.' },
     body: RefreshRequest,
     answer: SignInAnswer,
-    act: async ({ body, address, database }) =>
-      told(await refreshSession(database, body.refreshToken, drawTokens(), address)),
+    act: async ({ deps, body, address }) =>
+      told(await refreshSession(deps.directory, body.refreshToken, drawTokens(), address)),
   }),
   act({
     method: 'POST',

@@ -2,12 +2,14 @@
 import { z } from 'zod';
 import { newPassword, newRegistrationKey } from '../../../directory/organizations/registration-key.ts';
 import { createTenant, renameTenant, resumeTenant, suspendTenant } from '../../../directory/tenants/changing.ts';
+import { beginDeleting } from '../../../directory/tenants/deleting/begin.ts';
 import { exportLines, noteTenantExport } from '../../../directory/tenants/export.ts';
 import { beginOffboarding } from '../../../directory/tenants/offboarding.ts';
 import { listTenants, readTenant } from '../../../directory/tenants/reading.ts';
 import {
   CreatedTenant,
   CreateTenantRequest,
+  DeleteTenantRequest,
   ListTenantsQuery,
   OffboardTenantRequest,
   RenameTenantRequest,
@@ -95,6 +97,7 @@ export const tenantRoutes: readonly ApiRoute[] = [
     path: `${one}/resume`,
     tag,
     summary: 'Take back a suspension, or an offboarding',
+    says: 'Not once its data is being deleted.',
     may,
     params,
     answer: TenantView,
@@ -112,6 +115,18 @@ export const tenantRoutes: readonly ApiRoute[] = [
     answer: TenantView,
     change: (tx, { by, params, body, expected }) =>
       beginOffboarding(tx, by, { tenant: params.tenant, ...body, expected }),
+  }),
+  change({
+    method: 'POST',
+    path: `${one}/delete`,
+    tag,
+    summary: 'Delete the data of a tenant that has left',
+    says: 'After the delay of the offboarding, and never taken back: archives, keys, devices, users and organizations go. Its name, figures and audit log stay. It takes days; `deletion` of the answer tells how far it has come.',
+    may,
+    params,
+    body: DeleteTenantRequest,
+    answer: TenantView,
+    change: (tx, { by, params, body, expected }) => beginDeleting(tx, by, { tenant: params.tenant, ...body, expected }),
   }),
   lines({
     method: 'POST',

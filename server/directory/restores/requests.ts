@@ -1,0 +1,279 @@
+/**
+ * The life of a restore: planned, begun, heard of while it runs, ended. Each step is an act in the log, but for what is
+ * heard on the way.
+ *
+ * Lock order: the restore's row, then the head of the audit log. Nothing else is locked, and nobody who holds one row asks
+ * for another. What two do at once is decided by the row: of two that begin, the second finds it running; whoever cancels
+ * is seen by the one that runs when it is next heard of, and its end then changes nothing.
+ */
+import { Problem } from '../../../protocol/problems.ts';
+import { statement, type Transaction } from '../../../storage/catalog/database.ts';
+import type { RestorePlan } from '../../restoring/plan.ts';
+import type { Act, By, JsonValue } from '../audit/act.ts';
+import { record } from '../audit/record.ts';
+import type { DeviceTarget } from '../targets.ts';
+import { assertExpected } from '../users/locks.ts';
+import { lockRestoreRow, type OfRestore, type RestoreWithLists, type StoredReason, viewOf } from './rows.ts';
+import type { RestoreState, RestoreViewed } from './shapes.ts';
+
+const sql = {
+  plan: statement(
+    'directory.planRestore',
+    `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, address, kind,
+            format, selection, seq, moment_at, reason, permission, planned_files, planned_folders, planned_links, planned_bytes,
+            planned_damaged, planned_gone, planned_missing, lapses_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'streamed', $10, $11::jsonb, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+            now() + $23 * interval '1 ms')
+     RETURNING restore_id AS id`,
+  ),
+  begin: statement(
+    'directory.beginRestore',
+    `UPDATE restore_requests SET state = 'running', attempt = $3, attempts = attempts + 1, begun_at = coalesce(begun_at, now()),
+            seen_at = now(), ended_at = NULL, why = NULL, permission = $4, done_files = 0, done_bytes = 0, sent_bytes = 0,
+            left_out = 0, left_out_first = '[]', version = version + 1
+      WHERE tenant_id = $1 AND restore_id = $2`,
+  ),
+  // Of one that somebody else streams, or that has ended, nothing is changed.
+  progress: statement(
+    'directory.noteRestoreProgress',
+    `UPDATE restore_requests SET done_files = $4, done_bytes = $5, sent_bytes = $6, left_out = $7, seen_at = now()
+      WHERE tenant_id = $1 AND restore_id = $2 AND attempt = $3 AND state = 'running' RETURNING 1`,
+  ),
+  state: statement(
+    'directory.stateOfRestore',
+    'SELECT state, attempt FROM restore_requests WHERE tenant_id = $1 AND restore_id = $2',
+  ),
+  end: statement(
+    'directory.endRestore',
+    `UPDATE restore_requests SET state = $3, why = $4, done_files = $5, done_bytes = $6, sent_bytes = $7, left_out = $8,
+            left_out_first = $9::jsonb, leave_out = leave_out || $10::jsonb, ended_at = coalesce(ended_at, now()),
+            attempt = NULL, lapses_at = now() + $11 * interval '1 ms', version = version + 1
+      WHERE tenant_id = $1 AND restore_id = $2`,
+  ),
+  cancel: statement(
+    'directory.cancelRestore',
+    `UPDATE restore_requests SET state = 'cancelled', why = $3, ended_at = now(), version = version + 1
+      WHERE tenant_id = $1 AND restore_id = $2`,
+  ),
+};
+
+export interface PlannedRestore {
+  target: DeviceTarget;
+  format: 'zip' | 'tar';
+  paths: readonly Buffer[];
+  deleted: boolean;
+  /** As it was asked for; null: by its seq. */
+  at: Date | null;
+  reason: string | null;
+  permission: string;
+  plan: RestorePlan;
+  /** Of the moment's lease, from now. */
+  leaseMs: number;
+}
+
+/** @returns what the history shows of it */
+export async function planned(tx: Transaction, by: By, asked: PlannedRestore): Promise<RestoreViewed> {
+  const { target, format, paths, deleted, at, reason, permission, plan, leaseMs } = asked;
+  const asker = askerOf(by);
+  const selection = { paths: paths.map((path) => path.toString('base64url')), deleted };
+  const { files, folders, links, bytes, damaged, gone, missingPaths } = plan;
+  const [made] = await tx.query<{ id: number }>(sql.plan, [
+    target.tenant,
+    target.user,
+    target.id,
+    target.vault,
+    target.archive,
+    asker.kind,
+    asker.id,
+    by.party.name,
+    by.address,
+    format,
+    JSON.stringify(selection),
+    plan.seq,
+    at,
+    reason,
+    permission,
+    files,
+    folders,
+    links,
+    bytes,
+    damaged,
+    gone,
+    missingPaths.length,
+    leaseMs,
+  ]);
+  const row = (await lockRestoreRow(tx, { tenant: target.tenant, restore: made!.id }))!;
+  await record(tx, by, actOf('restore.plan', row, 'done', { ...aboutPlan(row), ...(reason !== null && { reason }) }));
+  return viewOf(row);
+}
+
+/** Which user or program it is. */
+export function askerOf({ party }: By): { kind: 'user' | 'client'; id: number } {
+  if ((party.kind !== 'user' && party.kind !== 'client') || typeof party.id !== 'number')
+    throw new Problem('forbidden', 'restores are asked for by people and programs of a tenant');
+  return { kind: party.kind, id: party.id };
+}
+
+/** What may be begun: anew, or once more after it ended before its end. */
+const toBegin: ReadonlySet<RestoreState> = new Set<RestoreState>(['planned', 'broken', 'refused']);
+
+const notToBegin: Record<Exclude<RestoreState, 'planned' | 'broken' | 'refused'>, string> = {
+  running: 'is being fetched already; cancel it, or wait for its end',
+  completed: 'was fetched to its end: plan another',
+  cancelled: 'was cancelled: plan another',
+  lapsed: 'was planned too long ago, and what was there then may be gone: plan another',
+};
+
+/** Before anything is opened for it. @throws Problem conflict */
+export function assertToBegin(row: Pick<RestoreWithLists, 'state' | 'askerKind' | 'askerId'>, by: By): void {
+  const { kind, id } = askerOf(by);
+  if (row.askerKind !== kind || row.askerId !== id)
+    throw new Problem('conflict', 'this restore is for whoever planned it: plan one of your own');
+  if (!toBegin.has(row.state))
+    throw new Problem('conflict', `this restore ${notToBegin[row.state as keyof typeof notToBegin]}`, {
+      state: row.state,
+    });
+}
+
+export interface OfAttempt extends OfRestore {
+  /** A UUID, drawn by whoever streams. */
+  attempt: string;
+}
+
+/**
+ * @param asked.permission by which it is allowed now
+ * @throws Problem not_found; conflict when it is not to be begun (any more)
+ */
+export async function begin(
+  tx: Transaction,
+  by: By,
+  asked: OfAttempt & { permission: string },
+): Promise<RestoreWithLists> {
+  const row = await lockRestoreRow(tx, asked);
+  if (!row) throw noSuchRestore();
+  // The same attempt, in a transaction whose outcome was not known.
+  if (row.state === 'running' && row.attempt === asked.attempt) return row;
+  assertToBegin(row, by);
+  await tx.query(sql.begin, [asked.tenant, asked.restore, asked.attempt, asked.permission]);
+  const { seq, format, attempts } = row;
+  const details = { seq, format, try: attempts + 1, permission: asked.permission, bytes: row.plannedBytes };
+  await record(tx, by, actOf('restore.begin', row, 'done', { ...details, ...reasonOf(row) }));
+  return row;
+}
+
+export interface Progress {
+  files: number;
+  /** Plain bytes of files. */
+  bytes: number;
+  /** Of the archive that was made. */
+  sentBytes: number;
+  leftOut: number;
+}
+
+/** Says that it is still there. @returns what it is instead of running under this attempt; null: it is that */
+export async function progress(
+  db: Transaction,
+  { tenant, restore, attempt }: OfAttempt,
+  { files, bytes, sentBytes, leftOut }: Progress,
+): Promise<RestoreState | 'gone' | null> {
+  const told = await db.query(sql.progress, [tenant, restore, attempt, files, bytes, sentBytes, leftOut]);
+  if (told.length > 0) return null;
+  const [row] = await db.query<{ state: RestoreState; attempt: string | null }>(sql.state, [tenant, restore]);
+  return row?.attempt === attempt && row.state !== 'running' ? row.state : 'gone';
+}
+
+export interface Ending {
+  state: Exclude<RestoreState, 'planned' | 'running'>;
+  why: string | null;
+  progress: Progress;
+  /** The first of what was left out. */
+  leftOutFirst: readonly StoredReason[];
+  /** In whose middle it broke off. */
+  brokeOffAt: StoredReason | null;
+  leaseMs: number;
+}
+
+/**
+ * Writes down how it ended, once. One that was cancelled meanwhile stays so, and has what was done till then; one that somebody
+ * else has begun anew is theirs.
+ * @returns the state it is in
+ */
+export async function end(tx: Transaction, by: By, of: OfAttempt, ending: Ending): Promise<RestoreState | 'gone'> {
+  const row = await lockRestoreRow(tx, of);
+  // Ended already, in a transaction whose outcome was not known; or not this one's any more.
+  if (!row || row.attempt !== of.attempt) return row?.state ?? 'gone';
+  // One that was silent for too long shows as `broken`; as long as nobody has begun it anew, this is its end.
+  const isCancelled = row.state === 'cancelled';
+  const { files, bytes, sentBytes, leftOut } = ending.progress;
+  const state = isCancelled ? 'cancelled' : ending.state;
+  const why = isCancelled ? row.why : ending.why;
+  await tx.query(sql.end, [
+    of.tenant,
+    of.restore,
+    state,
+    why,
+    files,
+    bytes,
+    sentBytes,
+    leftOut,
+    JSON.stringify(ending.leftOutFirst),
+    JSON.stringify(ending.brokeOffAt ? [ending.brokeOffAt] : []),
+    ending.leaseMs,
+  ]);
+  const details = { state, files, bytes, sentBytes, leftOut, ...(why !== null && { why }) };
+  const result = state === 'completed' ? 'done' : 'failed';
+  await record(tx, by, actOf('restore.end', row, result, details));
+  return state;
+}
+
+const toCancel: ReadonlySet<RestoreState> = new Set<RestoreState>(['planned', 'running', 'broken', 'refused']);
+
+/** Stops one that runs, wherever it does, within seconds. @throws Problem not_found, conflict, precondition_failed */
+export async function cancel(
+  tx: Transaction,
+  by: By,
+  of: OfRestore & { expected: number | null },
+): Promise<RestoreViewed> {
+  const row = await lockRestoreRow(tx, of);
+  if (!row) throw noSuchRestore();
+  assertExpected(row.version, of.expected);
+  if (row.state === 'cancelled') return viewOf(row);
+  if (!toCancel.has(row.state))
+    throw new Problem('conflict', `this restore is ${row.state}: there is nothing to cancel`, { state: row.state });
+  await tx.query(sql.cancel, [of.tenant, of.restore, `cancelled by ${by.party.kind} ${by.party.name}`]);
+  await record(tx, by, actOf('restore.cancel', row, 'done', { state: row.state, sentBytes: row.sentBytes }));
+  return viewOf((await lockRestoreRow(tx, of))!);
+}
+
+export const noSuchRestore = (): Problem => new Problem('not_found', 'there is no such restore');
+
+/** An act about somebody's archive, by the device that it is of. */
+export function actOf(
+  action: 'restore.plan' | 'restore.begin' | 'restore.end' | 'restore.cancel',
+  row: Pick<RestoreWithLists, 'id' | 'guid' | 'deviceName' | 'user' | 'organization'>,
+  result: Act['result'],
+  details: Record<string, JsonValue>,
+): Act {
+  return {
+    action,
+    target: { kind: 'device', id: row.guid, name: row.deviceName },
+    organization: row.organization,
+    result,
+    details: { restore: row.id, user: row.user, ...details },
+  };
+}
+
+const reasonOf = ({ reason }: { reason: string | null }): Record<string, JsonValue> =>
+  reason === null ? {} : { reason };
+
+/** An act has room for some of the paths; the row has all of them. */
+const pathsTold = 10;
+const pathCharactersTold = 300;
+
+function aboutPlan(row: RestoreWithLists): Record<string, JsonValue> {
+  const paths = row.paths
+    .slice(0, pathsTold)
+    .map((path) => Buffer.from(path, 'base64url').toString('utf8').slice(0, pathCharactersTold).toWellFormed());
+  const { seq, format, permission, deleted, pathCount, plannedFiles: files, plannedBytes: bytes } = row;
+  return { seq, format, permission, deleted, paths, pathCount, files, bytes };
+}
