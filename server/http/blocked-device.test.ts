@@ -129,3 +129,28 @@ test.each([...backingUp, ...restoring, ...others])(
     expect(await status(method, path(), message?.())).toBe(401);
   },
 );
+
+test('what a device begins to read is in the log: whose, where and as of when; going on with it is not written again', async () => {
+  const before = (await storage.rows("SELECT 1 FROM acts WHERE action = 'archive.read'")).length;
+  const at = Date.now();
+  const path = Buffer.from('/aé').toString('base64url');
+  expect(await status('GET', ofArchive(`versions?path=${path}&at=${at}&deleted=1`, () => other)())).toBe(404);
+  expect(await status('GET', ofArchive('versions', () => own)())).toBe(200);
+  await status('GET', ofArchive(`versions?after=${Buffer.from('/a').toString('base64url')}&seq=1`, () => own)());
+  const rows = await storage.rows<Record<string, unknown>>(
+    `SELECT party_kind AS "partyKind", party_id AS "partyId", target_id AS "targetId", details FROM acts
+      WHERE action = 'archive.read' ORDER BY number OFFSET $1`,
+    [before],
+  );
+  const user = own.userId;
+  expect(rows).toEqual([
+    {
+      ...{ partyKind: 'device', partyId: own.guid, targetId: other.guid },
+      details: { user, own: false, path: '/aé', at: new Date(at).toISOString(), deleted: true },
+    },
+    {
+      ...{ partyKind: 'device', partyId: own.guid, targetId: own.guid },
+      details: { user, own: true, path: '/', at: null, deleted: false },
+    },
+  ]);
+});

@@ -7,8 +7,10 @@ import { encodeFrame, frameStreamType } from '../../../protocol/wire.ts';
 import { listDamagedPaths } from '../../../storage/archive/checking/damage.ts';
 import { readHistory, readTree, streamVersions } from '../../../storage/archive/reading/read-tree.ts';
 import { commitVersions } from '../../../storage/archive/writing/commit.ts';
+import { noteArchiveRead } from '../../directory/devices/archive-reads.ts';
 import { answer, streamed } from '../answers.ts';
 import { message } from '../bodies.ts';
+import { addressOf } from '../client-address.ts';
 import type { AppDeps, RequestState } from '../deps.ts';
 import { device } from '../device.ts';
 import {
@@ -22,7 +24,7 @@ import {
   seqOrNull,
 } from '../parameters.ts';
 
-export function archiveRoutes(router: Router<RequestState>, { storage, metrics, slots }: AppDeps): void {
+export function archiveRoutes(router: Router<RequestState>, { storage, directory, metrics, slots }: AppDeps): void {
   router.post(
     '/v1/archives/:archive/commits',
     device('own'),
@@ -52,9 +54,12 @@ export function archiveRoutes(router: Router<RequestState>, { storage, metrics, 
       after: pathOrNull,
       deleted: flag,
     });
-    const release = await slots.versionStreams.take(ctx.state.device!.deviceId, ctx.state.signal);
+    const reader = ctx.state.device!;
+    const archive = ctx.state.archive!;
+    const release = await slots.versionStreams.take(reader.deviceId, ctx.state.signal);
     try {
-      await streamed(ctx, frameStreamType, encoded(streamVersions(storage, ctx.state.archive!, query)));
+      if (query.after === null) await noteArchiveRead(directory, reader, { ...query, archive }, addressOf(ctx));
+      await streamed(ctx, frameStreamType, encoded(streamVersions(storage, archive, query)));
     } finally {
       release();
     }
