@@ -146,8 +146,12 @@ test('a fast upload that comes at the same moment as 200 stalled ones ends too',
   let attempts = 0;
   const session = await dial(server);
   for (let status = 0; status !== 200; ) {
-    expect(++attempts).toBeLessThan(4);
-    status = (await fastUpload(session)).status;
+    expect(++attempts).toBeLessThan(8);
+    const answer = await fastUpload(session);
+    status = answer.status;
+    // As any sender does; on a machine with other things to do the stalled ones are found out later.
+    if (status === 503)
+      await new Promise((resolve) => setTimeout(resolve, Number(answer.headers['retry-after']) * 1_000));
   }
   const after = await ask('state');
   expect(after.mostBytes - before.mostBytes).toBeLessThanOrEqual(192 * MiB); // not warmed up, and two uploads' garbage
