@@ -1,9 +1,11 @@
 /** The reference agent's command. Each subcommand lies in agent/commands/ and says there what it does. */
 import { Command, CommanderError } from 'commander';
 import { addBackup } from './commands/backup.ts';
+import { addCommands } from './commands/following/carry-out.ts';
 import { addRaise } from './commands/keys/raise.ts';
 import { addUnlock } from './commands/keys/unlock.ts';
 import { addList } from './commands/list.ts';
+import { addOpenExport } from './commands/open-export.ts';
 import { createOutput, exitCodes, reportError } from './commands/output.ts';
 import { addPlans } from './commands/plans/show-plans.ts';
 import { addRegister } from './commands/register.ts';
@@ -39,9 +41,11 @@ addBackup(program);
 addWatch(program);
 addPlans(program);
 addRestore(program);
+addOpenExport(program);
 addList(program);
 addVersions(program);
 addRuns(program);
+addCommands(program);
 addStatus(program);
 addRegister(program);
 addRaise(program);

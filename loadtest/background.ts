@@ -21,7 +21,7 @@ import { prepareServer, startApi } from './background-server.ts';
 import { type BenchmarkOptions, readBenchmarkOptions, readRounds } from './benchmark-options.ts';
 import { type BodyShape, makeBodies, shapeBytes } from './bodies.ts';
 import { type Program, startProgram } from './child-process.ts';
-import { runLoadTest, workerNodeArguments } from './load-program.ts';
+import { runLoadTest, serverNodeArguments } from './load-program.ts';
 import { inDigits, renderTable } from './statistics.ts';
 import { type HoldfastTarget, openHoldfast } from './targets.ts';
 
@@ -137,7 +137,7 @@ async function startWorker({ databaseUrl, objects, options, onStart }: Stage): P
     workerMain,
     [databaseUrl, objects, String(options.verifyBytesPerSecond), String(options.share)],
     {
-      nodeArguments: workerNodeArguments,
+      nodeArguments: serverNodeArguments,
       onLine: (line) => {
         latest = JSON.parse(line) as BackgroundProgress;
         if (backgroundVerbs.every((verb) => latest!.done[verb] > 0)) begun.resolve();

@@ -23,7 +23,7 @@ const client = new pg.Client({ connectionString });
 await client.connect();
 
 /** Every file has a version, every tenth three; a fifth each is a report, a photo, an invoice... */
-async function fill(): Promise<{ vault: number; spread: number; wide: number }> {
+async function fill(): Promise<{ vault: number; spread: number; wide: number; cyrillic: number }> {
   const { rows } = await client.query('INSERT INTO vaults (user_id) VALUES (1) RETURNING vault_id::int AS vault');
   const vault = rows[0].vault as number;
   const archive = async (device: number): Promise<number> => {
@@ -55,11 +55,25 @@ async function fill(): Promise<{ vault: number; spread: number; wide: number }> 
       [vault, id, id === wide ? 0 : folders, files],
     );
   }
+  // Names of which the database knows no bytes, and the last of them alone holds a word.
+  const cyrillic = await archive(3);
+  const words = `(ARRAY['Отчёт за год', 'фото с отпуска', 'Протокол встречи', 'счёт-фактура', 'скан'])[1 + f % 5]`;
+  await client.query(
+    `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, folder, implied, created_seq)
+     SELECT $1::bigint, $2::bigint, f, 0, convert_to(${words} || ' ' || f || CASE WHEN f = $3 THEN ' последний' ELSE '' END, 'UTF8'),
+            false, false, 1 FROM generate_series(1, $3::int) f`,
+    [vault, cyrillic, files],
+  );
+  await client.query(
+    `INSERT INTO versions (vault_id, archive_id, file_id, seq, committed_at, kind, deleted, size, mtime, attributes, mac, blocks)
+     VALUES ($1, $2, $3, 1, now(), 'file', false, 1, 1, sha256('a'), sha256('b'), sha256('c'))`,
+    [vault, cyrillic, files],
+  );
   await client.query('VACUUM (FREEZE, ANALYZE) files, versions, archives');
-  return { vault, spread, wide };
+  return { vault, spread, wide, cyrillic };
 }
 
-const { vault, spread, wide } = await fill();
+const { vault, spread, wide, cyrillic } = await fill();
 const database = openDatabase({ ...databaseDefaults, connectionString });
 const storage = await openStorage({ database, objects: new MemoryStore(), settings: storageDefaults });
 const now = { at: null, seq: null };
@@ -104,7 +118,12 @@ const plainScan = {
   text: `SELECT count(*) FROM files WHERE vault_id = $1 AND archive_id = $2 AND file_id > 0 AND position($3::bytea IN name) > 0`,
 };
 
-async function search(what: string, asked: Partial<SearchQuery>, expected: number): Promise<SearchFigures> {
+async function search(
+  what: string,
+  asked: Partial<SearchQuery>,
+  expected: number,
+  archive = spread,
+): Promise<SearchFigures> {
   const figures: SearchFigures = { what, hits: 0, firstMs: null, ms: 0, plainMs: 0, longestStepMs: 0 };
   const first: number[] = [];
   const total: number[] = [];
@@ -115,7 +134,7 @@ async function search(what: string, asked: Partial<SearchQuery>, expected: numbe
     let hits = 0;
     const { steps } = await searchArchive(
       storage,
-      { vault, archive: spread },
+      { vault, archive },
       {
         path: Buffer.from('/'),
         moment: now,
@@ -138,7 +157,7 @@ async function search(what: string, asked: Partial<SearchQuery>, expected: numbe
     if (hits !== expected) throw new Error(`${what}: ${hits} hits instead of ${expected}`);
     if (round >= 0) total.push(performance.now() - startedAt);
     figures.hits = hits;
-    const plainMs = await timed(() => database.query(plainScan, [vault, spread, Buffer.from(`${files}`)]));
+    const plainMs = await timed(() => database.query(plainScan, [vault, archive, Buffer.from(`${files}`)]));
     if (round >= 0) plain.push(plainMs);
   }
   return {
@@ -168,6 +187,9 @@ const searches = [
   await search('no hit: a pattern', { pattern: '*.xlsx' }, 0),
   await search('no hit: of part of it the bytes are known', { name: 'Ärger' }, 0),
   await search('no hit: of nothing the bytes are known', { name: 'отчёт' }, 0),
+  await search('the last name of Cyrillic ones', { name: 'ПОСЛЕДНИЙ' }, 1, cyrillic),
+  await search('a pattern of it', { pattern: '*последн?й' }, 1, cyrillic),
+  await search('no hit: a letter with another form (`k`)', { name: 'kkk' }, 0, cyrillic),
   await search('folders, and all below them', { pattern: `/home/folder ${folders}/**` }, perFolder),
   await search('no hit: by size alone', { filters: { ...noFilters, bytesMin: 1e15 } }, 0),
   await search('the first thousand of many', { pattern: '*.docx' }, Math.min(1_000, Math.floor(files / 5))),

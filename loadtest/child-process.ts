@@ -1,5 +1,5 @@
 /**
- * Starts programs of this repository as processes of their own, and ends every one of them, however we end.
+ * Starts programs, those of this repository and others, as processes of their own, and ends every one of them, however we end.
  * Each leads a process group of its own: a Ctrl-C reaches us alone, and we stop the others in order.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -45,7 +45,20 @@ export function startProgram(
     ...(options.endsByItself ? [] : ['--import', endWithParent]),
     ...(options.nodeArguments ?? []),
   ];
-  const child = spawn(process.execPath, [...nodeArguments, script, ...programArguments], {
+  return startCommand(process.execPath, [...nodeArguments, script, ...programArguments], { ...options, name: script });
+}
+
+/**
+ * Runs any program. One that is not ours sees nothing of our being killed: give it a bound of its own (timeout(1)).
+ * @param options.name what it is called in errors
+ */
+export function startCommand(
+  command: string,
+  commandArguments: readonly string[],
+  options: Pick<ProgramOptions, 'environment' | 'onLine'> & { name?: string } = {},
+): Program {
+  const { name = command } = options;
+  const child = spawn(command, commandArguments, {
     env: { ...surroundings(), ...options.environment },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: process.platform !== 'win32',
@@ -83,7 +96,7 @@ export function startProgram(
       new Promise((resolve, reject) => {
         const fail = (why: string): void => {
           listeners.delete(look);
-          reject(new Error(`${script} ${why}: ${output}${errors}`.trim()));
+          reject(new Error(`${name} ${why}: ${output}${errors}`.trim()));
         };
         const timer = setTimeout(() => fail(`did not say ${what} within ${timeoutMs / 1000} s`), timeoutMs);
         const look = (): void => {
@@ -109,10 +122,10 @@ export function startProgram(
   };
 }
 
-/** Our own environment, without what is set for a server or an agent of this machine's user. */
+/** Our own environment, without what is set for a server, an agent or a restic of this machine's user. */
 function surroundings(): Record<string, string> {
   const kept = Object.entries(process.env).filter(
-    ([name, value]) => value !== undefined && !/^(HOLDFAST|npm)_/.test(name),
+    ([name, value]) => value !== undefined && !/^(HOLDFAST|npm|RESTIC|RCLONE)_/.test(name),
   );
   return Object.fromEntries(kept) as Record<string, string>;
 }

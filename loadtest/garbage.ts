@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { type BenchmarkOptions, readBenchmarkOptions } from './benchmark-options.ts';
 import { type Program, startProgram } from './child-process.ts';
 import { compareCosts, type NothingDue, type StepCost } from './garbage-figures.ts';
-import { runLoadTest, workerNodeArguments } from './load-program.ts';
+import { runLoadTest, serverNodeArguments } from './load-program.ts';
 import { inDigits, renderTable } from './statistics.ts';
 
 const seedMain = fileURLToPath(new URL('../server/commands/seed.ts', import.meta.url));
@@ -75,7 +75,7 @@ async function runStep<Result>(stage: Stage, catalog: string, step: string): Pro
   const objects = join(stage.scratch, `objects-${catalog}`);
   mkdirSync(objects, { recursive: true });
   const program = startProgram(workerMain, [stage.urls[catalog]!, objects, String(stage.postgresPid), step], {
-    nodeArguments: workerNodeArguments,
+    nodeArguments: serverNodeArguments,
   });
   stage.onStart(program);
   const [said] = await program.says(/^\{.*\}$/m, stepTimeoutMs);

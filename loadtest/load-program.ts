@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import type { Program } from './child-process.ts';
 
 /**
- * What Node is told for a worker, as the container image and package.json tell it: V8's young generation is otherwise
- * made for the machine and its old one collected late, and a worker's memory is then mostly what was not collected yet.
+ * What Node is told for a server, as the container image and package.json tell it: V8's young generation is otherwise
+ * made for the machine and its old one collected late, and a server's memory is then mostly what was not collected yet.
  */
-export const workerNodeArguments = ['--max-semi-space-size=8', '--heap-growing-percent=30'];
+export const serverNodeArguments = ['--max-semi-space-size=8', '--heap-growing-percent=30'];
 
 export interface LoadTest<Options, Report> {
   /** The scratch folder's name begins with it. */

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Program, startProgram } from './child-process.ts';
+import { serverNodeArguments } from './load-program.ts';
 
 const serverMain = fileURLToPath(new URL('../server/main.ts', import.meta.url));
 /** A first start makes a database cluster; on a busy machine that takes a while. */
@@ -42,7 +43,7 @@ export async function startServer(options: ServerOptions): Promise<ServerProcess
   const { data } = options;
   const startedAt = performance.now();
   const program = startProgram(serverMain, ['all', '--embedded'], {
-    nodeArguments: options.nodeArguments ?? [],
+    nodeArguments: [...serverNodeArguments, ...(options.nodeArguments ?? [])],
     endsByItself: true,
     environment: {
       HOLDFAST_DATA: data,

@@ -70,6 +70,24 @@ export const limits = {
   runSkippedKeptMax: 10_000,
   /** Characters of a human's words: a reason, a device's name. */
   textMax: 1_024,
+
+  /** Paths of one restore that a device is told to do. */
+  commandPathsMax: 1_000,
+  /** Bytes of all of them together: a command is one frame. */
+  commandPathBytesMax: 1 * MiB,
+  /** Files left out that the end of a command names; the rest are counted. */
+  commandProblemsMax: 100,
+  /** What one restore may say of its files and of its bytes: sums of many stay exact. More than any archive has. */
+  restoredFilesMax: 2 ** 40,
+  restoredBytesMax: 2 ** 50,
+  /** Bytes of a command's end: all those paths at their longest, and what is said of each. */
+  commandEndBytesMax: 8 * MiB,
+  /** Bytes of a folder's page: every name at its longest is 2 MiB. */
+  browseAnswerBytesMax: 4 * MiB,
+  /** Commands of one device that wait or are under way. */
+  deviceCommandsMax: 100,
+  /** Bytes of the paths of all of them. */
+  devicePathBytesMax: 8 * MiB,
 } as const;
 
 /** Content-defined chunk sizes, in plain bytes, by file size. The larger the file, the fewer blocks name it. */

@@ -10,7 +10,7 @@ import { pathFault } from './paths.ts';
 const { hashBytes } = limits;
 
 /** A byte string of lo..hi bytes. Decoded msgpack gives Buffers. */
-const bytes = (lo: number, hi: number) =>
+export const bytes = (lo: number, hi: number) =>
   z
     .instanceof(Uint8Array, { message: 'must be a byte string' })
     .check((context) => {
@@ -42,12 +42,12 @@ const hashes = (lo: number, hi: number) =>
   );
 
 const noHashes = (): Buffer => Buffer.alloc(0);
-const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+export const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 /** Milliseconds since the Unix epoch; files older than it have negative ones. */
-const moment = z.int().min(-8_640_000_000_000_000).max(8_640_000_000_000_000);
+export const moment = z.int().min(-8_640_000_000_000_000).max(8_640_000_000_000_000);
 /** PostgreSQL's text holds no NUL. */
 const withoutNul = (value: string): boolean => !value.includes('\0');
-const text = z.string().max(limits.textMax).refine(withoutNul, 'holds a NUL');
+export const text = z.string().max(limits.textMax).refine(withoutNul, 'holds a NUL');
 
 export const pathBytes = bytes(1, limits.pathBytesMax).check((context) => {
   const fault = pathFault(context.value);

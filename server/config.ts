@@ -141,25 +141,58 @@ const Settings = z.strictObject({
     { says: 'Bytes per second below which a sender is cut when others need its room.' },
   ),
   uploadWaitMs: duration(
-    { min: '0ms', max: '1min', default: '1s' },
-    { says: 'How long a new upload waits for room before 503.' },
+    { min: '0ms', max: '30s', default: '1s' },
+    { says: 'How long a new upload waits for room before 503; one of restic waits up to 30 s.' },
   ),
   bodyIdleTimeoutMs: duration(
     { min: '1s', max: '10min', default: '30s' },
     { says: "Longest pause of a sender inside a request's body." },
   ),
   restoresMax: integer(
-    { min: 1, max: 256, default: 8 },
+    { min: 1, max: 256, default: 128 },
     {
-      says: 'Restores to browsers that one process sends at a time. More wait for some seconds, then 503 is answered.',
+      says: 'Restores to browsers that one process sends at a time; all of them go on side by side. More wait for some seconds, then 503 is answered.',
     },
   ),
   restoresPerPersonMax: integer({ min: 1, max: 256, default: 2 }, { says: 'Of those, for one person.' }),
   restoreBudgetBytes: size(
     { min: '64MiB', max: '64GiB', default: '256MiB' },
     {
-      says: 'Memory for the content of restores to browsers, per process; each has its share of it. Files up to half of a share are looked at whole before they are sent.',
+      says: 'Memory for the content of restores to browsers, per process: shared by all that are under way, an eighth at most for one. Files up to a sixteenth are looked at whole before they are sent.',
     },
+  ),
+  stagedRestoreHours: integer(
+    { min: 1, max: 168, default: 24 },
+    { says: 'How long a staged restore is kept in the bucket, to be fetched.' },
+  ),
+  stagingBytesMax: size(
+    { min: '1MiB', max: '1024TiB', default: '200GiB' },
+    {
+      says: 'What staged restores take in the bucket at most, all together. On a disk never more than half of what is free.',
+      defaultText: '200GiB; embedded: 20GiB',
+    },
+  ),
+  stagingTenantBytesMax: size(
+    { min: '1MiB', max: '1024TiB', default: '150GiB' },
+    { says: 'Of that, what the people of one tenant have asked for.' },
+  ),
+  stagingPersonBytesMax: size(
+    { min: '1MiB', max: '1024TiB', default: '100GiB' },
+    { says: 'Of that, what one person has asked for, themselves or through their API clients.' },
+  ),
+  downloadsMax: integer(
+    { min: 1, max: 4096, default: 128 },
+    {
+      says: 'Downloads of staged restores that one process sends at a time; what they hold is of HOLDFAST_RESTORE_BUDGET. More wait for some seconds, then 503 is answered.',
+    },
+  ),
+  downloadsPerPersonMax: integer(
+    { min: 1, max: 4096, default: 4 },
+    { says: 'Of those, for one person, or over the links to one restore.' },
+  ),
+  downloadsPerTenantMax: integer(
+    { min: 1, max: 4096, default: 96 },
+    { says: 'Of those, for the people of one tenant.' },
   ),
   streamWindowBytes: size(
     { min: '64KiB', max: '16MiB', default: '256KiB' },
@@ -172,6 +205,16 @@ const Settings = z.strictObject({
   connectionWindowBytes: size(
     { min: '64KiB', max: '256MiB', default: '16MiB' },
     { says: 'HTTP/2 window of a connection: rate times round trip; 16MiB fills 1 Gbit/s at 100 ms.' },
+  ),
+  pushExpiresMs: duration(
+    { min: '1h', max: '30d', default: '7d' },
+    { says: 'How long a device may be away, or silent, before a restore that was pushed to it lapses.' },
+  ),
+  commandChannelsMax: integer(
+    { min: 1, max: 1_000_000, default: 10_000 },
+    {
+      says: 'Devices that one process tells what to do; each keeps a connection. Never more than three quarters of the connections.',
+    },
   ),
   connectionsMax: integer({ min: 16, max: 1_000_000, default: 4_096 }, { says: 'Most connections per process.' }),
   sessionStreamsMax: integer(
@@ -237,6 +280,10 @@ const Settings = z.strictObject({
   verifyEveryMs: duration(
     { min: '1h', max: '3650d', default: '30d' },
     { says: 'How long after it was verified an object is read again.' },
+  ),
+  restoreHistoryDays: integer(
+    { min: 30, max: 36_500, default: 730 },
+    { says: 'How many days after it has ended a restore stays in the history. The audit log has its own time.' },
   ),
 
   signInsPerMinute: integer(
@@ -329,6 +376,9 @@ export function loadConfig(purpose: ConfigPurpose, environment: Environment = pr
   // In the embedded default the database is never restored to an earlier moment than an hour ago.
   if (purpose.embedded && !given.has('objectDeleteDelayMs'))
     given.set('objectDeleteDelayMs', { value: '1h', source: 'embedded' });
+  // Its folder is on a disk that has other things to hold.
+  if (purpose.embedded && !given.has('stagingBytesMax'))
+    given.set('stagingBytesMax', { value: '20GiB', source: 'embedded' });
 
   const parsed = Settings.safeParse(Object.fromEntries([...given].map(([key, { value }]) => [key, value])));
   if (!parsed.success) {

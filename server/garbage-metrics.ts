@@ -6,6 +6,7 @@
 import { countOpenAlerts } from '../storage/catalog/checking/alerts.ts';
 import type { Database } from '../storage/catalog/database.ts';
 import { readFreeBytes, readOverdueFreed, readOverdueObjects } from '../storage/catalog/deleting/garbage.ts';
+import { readAllHidden } from '../storage/catalog/plain-figures.ts';
 import type { MetricNumbers } from './metrics.ts';
 
 const cacheMs = 30_000;
@@ -15,6 +16,7 @@ export function garbageMetrics(database: Database, now: () => number = () => per
   const freed = cached(() => readOverdueFreed(database), now);
   const dead = cached(() => readOverdueObjects(database), now);
   const free = cached(() => readFreeBytes(database), now);
+  const hidden = cached(() => readAllHidden(database), now);
   const alerts = cached(() => countOpenAlerts(database), now);
   return [
     {
@@ -56,6 +58,16 @@ export function garbageMetrics(database: Database, now: () => number = () => per
         const { bytes, sparseBytes } = await free();
         return { kept: bytes, sparse: sparseBytes };
       },
+    },
+    {
+      name: 'restic_hidden_bytes',
+      help: 'Bytes of files that restic has deleted and that are kept to be had back: not charged to quotas',
+      read: async () => (await hidden()).bytes,
+    },
+    {
+      name: 'restic_hidden_files',
+      help: 'Those files',
+      read: async () => (await hidden()).files,
     },
     {
       name: 'objects_sparse',

@@ -69,6 +69,8 @@ export interface Metrics {
   claimed(blocks: { asked: number; known: number }): void;
   versionsCommitted(count: number): void;
   clientError(kind: string): void;
+  /** A device has said how a command ended. */
+  commandEnded(kind: 'restore' | 'browse', end: 'completed' | 'incomplete' | 'failed' | 'cancelled'): void;
   operatorSignIn(result: OperatorSignIn): void;
   /** One run of a job. `result`: what it did, in numbers. */
   job(run: { job: string; ended: JobEnd; seconds: number; result: Record<string, number> }): void;
@@ -115,6 +117,11 @@ export function createMetrics(): Metrics {
   const versions = counter('versions_committed_total', 'File states committed');
   const clientErrors = counter('http_client_errors_total', 'Connections that broke the protocol or never finished it', [
     'kind',
+  ]);
+
+  const commands = counter('commands_ended_total', 'Commands that devices have ended, by kind and how', [
+    'kind',
+    'end',
   ]);
 
   const operatorSignIns = counter('operator_sign_ins_total', 'Requests to the dashboard, by how the sign-in ended', [
@@ -171,6 +178,7 @@ export function createMetrics(): Metrics {
     },
     versionsCommitted: (count) => versions.inc(count),
     clientError: (kind) => clientErrors.inc({ kind }),
+    commandEnded: (kind, end) => commands.inc({ kind, end }),
     operatorSignIn: (result) => operatorSignIns.inc({ result }),
     job: ({ job, ended, seconds, result }) => {
       jobSeconds.observe({ job, ended }, seconds);

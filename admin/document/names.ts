@@ -13,6 +13,7 @@ export const exceptions: Readonly<Record<string, string>> = {
   'POST /v1/me/second-factor': 'me second-factor set-up',
   'GET /v1/restores/{id}/content': 'restores fetch',
   'POST /v1/restores/{id}/content': 'restores fetch-wrapped',
+  'POST /v1/restore-reviews/{id}': 'restore-reviews decide',
   'GET /v1/devices/{guid}/retention/plan': 'devices retention plan show',
   'POST /v1/devices/{guid}/retention/plan': 'devices retention plan try',
 };

@@ -35,12 +35,14 @@ import {
 } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
 import { encodeUpload, type SealedBlock } from '../../protocol/upload.ts';
-import { decodeFrames, decodeMessage, encodeMessage, msgpackType } from '../../protocol/wire.ts';
+import { decodeFrames, encodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { BandwidthLimiter } from './bandwidth.ts';
+import { CommandCalls } from './command-calls.ts';
 import { ConnectionLost, NotAServer } from './errors.ts';
 import { parseFingerprint } from './pinned-session.ts';
+import { read } from './read-answer.ts';
 import { defaultRetryPolicy, type RetryPolicy } from './retry.ts';
-import { type Answer, type Request, Transport } from './transport.ts';
+import { type Request, Transport } from './transport.ts';
 
 export interface ConnectOptions {
   /** https://host:port; http:// only to this same machine. */
@@ -116,10 +118,13 @@ function parseUrl(text: string): URL {
 export class Client {
   readonly #transport: Transport;
   readonly #auth: Record<string, string>;
+  /** What this device is told to do. */
+  readonly commands: CommandCalls;
 
   constructor(transport: Transport, token: string | undefined) {
     this.#transport = transport;
     this.#auth = token ? { authorization: `Bearer ${token}` } : {};
+    this.commands = new CommandCalls(transport, this.#auth);
   }
 
   /** Body bytes sent so far, repeats included. */
@@ -409,15 +414,6 @@ export class Client {
 interface VersionFrames {
   begin: { seq: number; at: number };
   rest: AsyncGenerator<VersionsFrame>;
-}
-
-/** An answer that is not what the protocol says does not become so by asking again: it is told as what it is. */
-function read<T extends z.ZodType>(schema: T, answer: Answer): z.infer<T> {
-  try {
-    return decodeMessage(schema, answer.body);
-  } catch (error) {
-    throw new NotAServer(`the server's answer could not be understood: ${(error as Error).message}`, { cause: error });
-  }
 }
 
 /** Whether a streamed answer ended early: as a broken connection, or as a stream that stops inside a frame. */

@@ -15,6 +15,10 @@ export interface Request {
   body?: readonly Uint8Array[];
   /** false: the request is not sent twice, because the server may have acted on it. Not connecting is still retried. */
   repeatable?: boolean;
+  /** It is not sent again at all, nor another connection tried: the caller decides. */
+  once?: boolean;
+  /** In place of the connection's; 0: it may be silent as long as it likes. */
+  idleTimeoutMs?: number;
   signal?: AbortSignal;
 }
 

@@ -34,12 +34,25 @@ export interface Failure {
 export function retryDelayMs(policy: RetryPolicy, failure: Failure): number | null {
   const { error, failures, sinceFirstMs, random } = failure;
   if (!isRetryable(error, failures)) return null;
-  const ceiling = Math.min(policy.delayMsMax, policy.firstDelayMs * 2 ** (failures - 1));
-  // Half fixed, half random: agents that lost the same server do not come back together, and none comes back at once.
-  const backoff = ceiling / 2 + (ceiling / 2) * random;
+  const backoff = backoffMs(policy, failures, random);
   const asked = error instanceof Problem ? Math.min(retryAfterMsMax, (error.extras.retryAfterSeconds ?? 0) * 1000) : 0;
   const delay = Math.max(backoff, asked > 0 ? asked + backoff * random : 0);
   return sinceFirstMs + delay > policy.giveUpAfterMs ? null : delay;
+}
+
+/**
+ * Milliseconds until something is tried again. Half fixed, half random: agents that lost the same server do not come back
+ * together, and none comes back at once.
+ * @param failures in a row, at least 1
+ * @param random 0 <= random < 1
+ */
+export function backoffMs(
+  { firstDelayMs, delayMsMax }: Pick<RetryPolicy, 'firstDelayMs' | 'delayMsMax'>,
+  failures: number,
+  random: number,
+): number {
+  const ceiling = Math.min(delayMsMax, firstDelayMs * 2 ** (failures - 1));
+  return ceiling / 2 + (ceiling / 2) * random;
 }
 
 function isRetryable(error: unknown, failures: number): boolean {

@@ -110,7 +110,7 @@ export class Transport {
         const now = performance.now();
         failures++;
         if (failures === 1) firstFailureAt = now;
-        const retriable = !sent || request.repeatable !== false;
+        const retriable = !request.once && (!sent || request.repeatable !== false);
         const delayMs = retriable
           ? retryDelayMs(this.#options.retry, {
               error,
@@ -155,7 +155,7 @@ export class Transport {
       // The session went away between its choice and its use.
       throw new ConnectionLost(`the connection closed: ${(error as Error).message}`, { cause: error });
     }
-    const exchange = new Exchange(stream, request, this.#options.idleTimeoutMs, signal);
+    const exchange = new Exchange(stream, request, request.idleTimeoutMs ?? this.#options.idleTimeoutMs, signal);
     if (length > 0) {
       void exchange.write(body, this.#options.limiter, (bytes) => {
         this.bytesSent += bytes;

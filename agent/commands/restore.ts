@@ -1,32 +1,28 @@
 /** `restore PATH --to FOLDER`: hands files back, as of a moment. */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { restore } from '../restore/restore.ts';
-import type { ExistingPolicy, RestoreProgress, RestoreReport } from '../restore/types.ts';
+import type { RestoreProgress } from '../restore/types.ts';
 import { keyringOf } from '../state/registration.ts';
 import { archivePathOf, type ReadingOptions, withArchive, withAtOption, withDeviceOption } from './archive.ts';
 import { checked } from './backup.ts';
 import { startMeter } from './meter.ts';
-import { exitCodes, type Output, UsageError } from './output.ts';
+import { exitCodes, UsageError } from './output.ts';
+import { reportRestore, type WritingOptions, withWritingOptions } from './restore-report.ts';
 import { seqBeforeRun } from './runs.ts';
 import { withInterrupt } from './session.ts';
-import { bytesInWords, countInWords, durationInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
+import { countInWords, momentInWords, pathForJson } from './words.ts';
 
-interface RestoreCommandOptions extends ReadingOptions {
+interface RestoreCommandOptions extends ReadingOptions, WritingOptions {
   to: string;
   beforeRun?: number;
-  existing: ExistingPolicy;
-  owner?: boolean;
-  trustTimes?: boolean;
-  fsync?: boolean;
+  deleted?: boolean;
 }
 
-/** Files named in the report of each kind. */
-const shownMax = 20;
 /** Fetches run side by side; two connections keep one lost packet from stopping them all. */
 const connections = 2;
 
 export function addRestore(program: Command): void {
-  withDeviceOption(withAtOption(program.command('restore')))
+  const command = withDeviceOption(withAtOption(program.command('restore')))
     .description(
       'Restore a file, or a folder and all below it. Run again after an interruption: it goes on where it was.',
     )
@@ -37,17 +33,8 @@ export function addRestore(program: Command): void {
       "as it was just before one of the backups that 'runs' lists, instead of --at",
       checked(parseRun, 'is not the number of a run'),
     )
-    .addOption(
-      new Option(
-        '--existing <what>',
-        'a different file that is there already: rename it, overwrite it, keep it, or fail',
-      )
-        .choices(['rename', 'overwrite', 'keep', 'fail'])
-        .default('rename'),
-    )
-    .option('--owner', 'give files back to their owners (as root)')
-    .option('--trust-times', 'take a file of the same size and time for identical without reading it')
-    .option('--fsync', 'flush every file to the disk')
+    .option('--deleted', 'also what was deleted by then, as it last was');
+  withWritingOptions(command)
     .addHelpText(
       'after',
       `
@@ -100,6 +87,7 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
             to: options.to,
             at: options.at,
             seq,
+            deleted: options.deleted,
             existing: options.existing,
             owner: options.owner,
             trustTimes: options.trustTimes,
@@ -115,7 +103,9 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
           });
         });
         stopMeter();
-        report(output, result, performance.now() - startedAt, options);
+        const asOf =
+          options.beforeRun === undefined ? momentInWords(result.at) : `just before run ${options.beforeRun}`;
+        reportRestore(output, result, performance.now() - startedAt, { to: options.to, asOf });
         return result.complete ? exitCodes.ok : exitCodes.incomplete;
       } catch (error) {
         if (!interrupted) throw error;
@@ -128,38 +118,4 @@ async function restoreCommand(text: string, options: RestoreCommandOptions): Pro
     },
     connections,
   );
-}
-
-function report(output: Output, result: RestoreReport, elapsedMs: number, options: RestoreCommandOptions): void {
-  const { counts } = result;
-  const n = countInWords;
-  const asOf = options.beforeRun === undefined ? momentInWords(result.at) : `just before run ${options.beforeRun}`;
-  const rate = bytesInWords((counts.bytesRestored * 1000) / Math.max(1, elapsedMs));
-  output.say(
-    `Restore ${result.complete ? 'complete' : 'INCOMPLETE'} in ${durationInWords(elapsedMs)}: ${options.to}, as of ${asOf}.`,
-  );
-  output.say(
-    `  files  ${n(counts.filesRestored)} restored, ${n(counts.filesIdentical)} there already, ${n(counts.filesKept)} kept, ${n(counts.problems)} left out`,
-  );
-  output.say(
-    `         ${n(counts.folders)} folders, ${n(counts.symlinks)} symlinks, ${n(counts.hardLinks)} hard links`,
-  );
-  output.say(
-    `  bytes  ${bytesInWords(counts.bytesRestored)} restored (${rate}/s), ${bytesInWords(counts.bytesFetched)} fetched, ${bytesInWords(counts.bytesResumed)} from an earlier try`,
-  );
-  for (const [title, events, total] of [
-    ['LEFT OUT', result.problems.map((problem) => ({ ...problem, why: problem.reason })), counts.problems],
-    ['note', result.notices.map((notice) => ({ ...notice, why: notice.what })), counts.notices],
-  ] as const) {
-    for (const event of events.slice(0, shownMax))
-      output.say(`  ${title}: ${pathInWords(event.path)}: ${event.why}${event.detail ? ` (${event.detail})` : ''}`);
-    if (total > shownMax) output.say(`  ... ${n(total - shownMax)} more; --json names all`);
-  }
-  output.emit('end', {
-    outcome: result.complete ? 'completed' : 'incomplete',
-    seq: result.seq,
-    at: result.at,
-    elapsedMs: Math.round(elapsedMs),
-    ...counts,
-  });
 }

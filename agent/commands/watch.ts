@@ -1,7 +1,9 @@
 /**
- * `watch PATH...`: continuous backup; without a PATH it follows the plans (plans/watch-plans.ts). A full pass at an interval finds everything; where the system tells of changes
- * (macOS and Windows for whole trees, Linux for the folders within its bound), a pass follows them sooner.
+ * `watch PATH...`: continuous backup; without a PATH it follows the plans (plans/follow.ts). A full pass at an interval finds
+ * everything; where the system tells of changes (macOS and Windows for whole trees, Linux for the folders within its bound), a
+ * pass follows them sooner.
  * Passes are spaced by their own length, so that a large tree is not walked all day for a file that changes all day.
+ * Beside it, what the server tells this device is done (following/follow.ts).
  */
 import { type FSWatcher, watch as watchPath } from 'node:fs';
 import { join, sep } from 'node:path';
@@ -11,6 +13,7 @@ import type { LocalPath } from '../files/types.ts';
 import { lockHome } from '../state/lock.ts';
 import { type BackupCommandOptions, checked, withBackupOptions } from './backup.ts';
 import { runBackup } from './backup-run.ts';
+import { followCommands } from './following/follow.ts';
 import { KeysRaised } from './keys/kept-keys.ts';
 import { createOutput, exitCodes, type Output } from './output.ts';
 import { parseDuration } from './parse.ts';
@@ -28,6 +31,7 @@ const restFactor = 10;
 
 interface WatchOptions extends BackupCommandOptions {
   interval: number;
+  push: boolean;
 }
 
 export function addWatch(program: Command): void {
@@ -40,6 +44,7 @@ export function addWatch(program: Command): void {
       checked(parseDuration, "is not a time such as '15m'"),
       15 * 60_000,
     )
+    .option('--no-push', 'do nothing that the server tells this device: restores to it, and looking into its folders')
     .addHelpText(
       'after',
       '\nExamples:\n  npm run agent -- watch\n  npm run agent -- watch ~/Documents --interval 15m --limit-upload 1MiB/s --cpu 50%',
@@ -64,22 +69,30 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
     if (process.platform !== 'linux') for (const path of paths) listener.listen(path, { recursive: true });
     try {
       await withInterrupt(output, async (signal) => {
-        if (paths.length === 0) return followPlans(world, rules, signal);
-        while (!signal.aborted) {
-          const startedAt = performance.now();
-          listener.begin();
-          await pass(signal);
-          await listener.next({
-            signal,
-            atMostMs: intervalMs,
-            atLeastMs: Math.max(quietMs, (performance.now() - startedAt) * restFactor),
-          });
-        }
+        await besides(
+          signal,
+          (either) => followCommands(world, { push: options.push, signal: either }),
+          () => backUp(signal),
+        );
       });
       return exitCodes.interrupted;
     } finally {
       client.destroy();
       cache.close();
+    }
+
+    async function backUp(signal: AbortSignal): Promise<void> {
+      if (paths.length === 0) return followPlans(world, rules, signal);
+      while (!signal.aborted) {
+        const startedAt = performance.now();
+        listener.begin();
+        await pass(signal);
+        await listener.next({
+          signal,
+          atMostMs: intervalMs,
+          atLeastMs: Math.max(quietMs, (performance.now() - startedAt) * restFactor),
+        });
+      }
     }
 
     async function pass(signal: AbortSignal): Promise<void> {
@@ -98,6 +111,22 @@ async function watchCommand(paths: string[], options: WatchOptions): Promise<num
   } finally {
     listener.close();
     unlock();
+  }
+}
+
+/** Runs one thing beside another, and ends it with that. */
+async function besides(
+  signal: AbortSignal,
+  aside: (signal: AbortSignal) => Promise<void>,
+  work: () => Promise<void>,
+): Promise<void> {
+  const over = new AbortController();
+  const running = aside(AbortSignal.any([signal, over.signal]));
+  try {
+    await work();
+  } finally {
+    over.abort(new Error('the command ends'));
+    await running;
   }
 }
 

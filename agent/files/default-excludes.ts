@@ -12,6 +12,7 @@ export interface DefaultExclude {
 
 const everywhere: readonly DefaultExclude[] = [
   { pattern: '.holdfast-restore/', why: 'unfinished files of a restore' },
+  { pattern: '.holdfast-restore-*.part', why: 'unfinished files of a restore' },
   { pattern: '.~lock.*#', why: 'says that LibreOffice has a document open' },
 ];
 

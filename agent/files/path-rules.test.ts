@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import {
+  commonFolder,
   foldName,
   joinLocal,
   markedName,
@@ -197,4 +198,22 @@ describe('names that meet', () => {
       expect(marked.toString()).not.toContain('\ufffd');
     }
   });
+});
+
+describe('the folder that all paths lie in', () => {
+  test.each([
+    [[], '/'],
+    [['/a/b'], '/a'],
+    [['/a'], '/'],
+    [['/'], '/'],
+    [['/', '/a/b'], '/'],
+    [['/a/b', '/a/b'], '/a'],
+    [['/a/b/c', '/a/b/d'], '/a/b'],
+    [['/a/b/c', '/a/bc/d'], '/a'],
+    [['/a/b', '/c'], '/'],
+    [['/a/b', '/a/b2/c/d'], '/a'],
+    [['/a/b/c/d', '/a/b'], '/a'],
+  ])('of %j is %s', (paths, folder) =>
+    expect(String(commonFolder(paths.map((path) => Buffer.from(path))))).toBe(folder),
+  );
 });

@@ -205,6 +205,17 @@ export function isAtOrBelow(path: Buffer, root: Buffer): boolean {
   );
 }
 
+/** The deepest folder that all of these archive paths lie in; of none, the root. */
+export function commonFolder(paths: readonly Buffer[]): Buffer {
+  const [first = [], ...others] = paths.map((path) => splitPath(path).slice(0, -1));
+  let names = first;
+  for (const other of others) {
+    const parted = names.findIndex((name, index) => !other[index]?.equals(name));
+    if (parted >= 0) names = names.slice(0, parted);
+  }
+  return joinPath(names);
+}
+
 /** Whether a path is at or below one of those of `folders` that lie below the root. */
 export function untouchedBelow(
   root: Buffer,

@@ -58,7 +58,7 @@ export class BlockNames {
     this.#held = Array.from({ length: hashCount(names) }, (_, i) => {
       const blocks = came.get(i);
       const name = hashAt(names, i);
-      if (!blocks) throw missing(name, 'the server does not have it');
+      if (!blocks) throw missing(name, 'it is not there');
       if (!sha256(blocks).equals(name)) throw missing(name, 'its bytes are not the ones it is named by');
       const first = this.#known;
       this.#known += hashCount(blocks);

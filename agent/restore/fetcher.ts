@@ -15,6 +15,11 @@ import { LeftOut, type RestoreSource } from './types.ts';
  * (and on Linux its folder) that may be open.
  */
 const fetchesMax = 4;
+/**
+ * It begins with one, and one more for each that was answered: of many that begin together none has four before others
+ * have one, and alone it has all four after a tenth of a second.
+ */
+const fetchesAtFirst = 1;
 const batchBytes = 8 * 1024 * 1024;
 const batchFilesMax = 192;
 /** What sealing adds to a small block, about. */
@@ -42,6 +47,7 @@ export class Fetcher {
   #wantedBytes = 0;
   #wantedFiles = 0;
   readonly #underWay = new Set<Promise<void>>();
+  #atOnce = fetchesAtFirst;
   /** The file whose blocks are being asked for: one after the other, so that a request never exceeds its bounds. */
   #adding: Promise<void> = Promise.resolve();
 
@@ -98,7 +104,7 @@ export class Fetcher {
   /** Sends what was asked for, without waiting for the answer. */
   async flush(): Promise<void> {
     if (this.#wanted.size === 0) return;
-    while (this.#underWay.size >= fetchesMax) await Promise.race(this.#underWay);
+    while (this.#underWay.size >= this.#atOnce) await Promise.race(this.#underWay);
     if (this.#wanted.size === 0) return; // another flush took it while this one waited
     const wanted = [...this.#wanted.values()];
     this.#wanted = new Map();
@@ -134,13 +140,14 @@ export class Fetcher {
         if (!one || came.has(frame.index)) continue;
         came.add(frame.index);
         if (frame.bytes) this.#onFetched(frame.bytes.byteLength);
-        if (!frame.bytes) give(one, null, 'the server does not have it, or it is damaged there');
+        if (!frame.bytes) give(one, null, 'it is not there, or damaged');
         else if (sha256(frame.bytes).equals(one.hash)) give(one, frame.bytes, '');
         else give(one, null, 'its bytes are not the ones it is named by');
       }
       for (const [index, one] of wanted.entries()) {
-        if (!came.has(index) && !stopped) give(one, null, 'the server left it out of its answer');
+        if (!came.has(index) && !stopped) give(one, null, 'it was left out of the answer');
       }
+      this.#atOnce = Math.min(fetchesMax, this.#atOnce + 1);
     } catch (error) {
       stop(error);
     }

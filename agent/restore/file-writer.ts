@@ -84,11 +84,15 @@ export class FileWriter {
     if (this.#pumping) return false; // whoever is writing comes to it
     this.#pumping = true;
     try {
-      for (let block = this.#waiting.get(this.#next); block; block = this.#waiting.get(this.#next)) {
-        await this.#write(block.sealed);
+      for (let block = this.#openAt(this.#next); block; ) {
+        const plain = await block.plain;
+        // While one is written the next is opened: it inflates on the thread pool.
+        const ahead = this.#openAt(this.#next + 1);
+        await this.#write(plain);
         this.#waiting.delete(this.#next++);
         block.taken();
         if (this.#failure !== null) return true;
+        block = ahead ?? this.#openAt(this.#next);
       }
     } catch (error) {
       this.fail(error);
@@ -118,17 +122,30 @@ export class FileWriter {
     return this.handle;
   }
 
-  async #write(sealed: Buffer): Promise<void> {
-    const { keys, vault, version, sparse } = this.#options;
-    let plain: Buffer;
+  /** Begins to open a block; null while it has not come. */
+  #openAt(index: number): { plain: Promise<Buffer>; taken: () => void } | null {
+    const block = this.#waiting.get(index);
+    if (!block) return null;
+    const plain = this.#open(index, block.sealed);
+    plain.catch(() => undefined); // whoever comes to it sees it, unless the file has failed by then
+    return { plain, taken: block.taken };
+  }
+
+  /** @throws LeftOut block_damaged */
+  async #open(index: number, sealed: Buffer): Promise<Buffer> {
+    const { keys, vault, version } = this.#options;
     try {
       const as = { type: 'block', vault } as const;
       const small = version.size <= openWaitingBytesMax && sealed.byteLength <= 2 * openWaitingBytesMax;
-      plain = small ? open(keys.for(sealed), as, sealed) : await openAsync(keys.for(sealed), as, sealed);
+      return small ? open(keys.for(sealed), as, sealed) : await openAsync(keys.for(sealed), as, sealed);
     } catch (error) {
       if (!(error instanceof SealError)) throw error;
-      throw new LeftOut('block_damaged', `block ${this.#next} cannot be opened: ${error.message}`, { cause: error });
+      throw new LeftOut('block_damaged', `block ${index} cannot be opened: ${error.message}`, { cause: error });
     }
+  }
+
+  async #write(plain: Buffer): Promise<void> {
+    const { version, sparse } = this.#options;
     if (this.#offset + plain.byteLength > version.size) {
       throw new LeftOut('content_mismatch', `its blocks hold more than its ${version.size} bytes`);
     }

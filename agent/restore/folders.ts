@@ -90,26 +90,25 @@ export class Folder {
 }
 
 /** Opens the target itself, which the user named: here symlinks are followed, once. */
-export async function openTarget(
-  to: string,
-  options: { caseSensitive?: boolean; folderHandles?: boolean },
-): Promise<Folder> {
+export async function openTarget(options: {
+  to: string | (() => Promise<Folder>);
+  caseSensitive?: boolean;
+  folderHandles?: boolean;
+}): Promise<Folder> {
+  const { to, caseSensitive = true, folderHandles = await hasFolderNumbers() } = options;
+  if (typeof to !== 'string') {
+    const target = await to();
+    target.caseSensitive = caseSensitive;
+    return target;
+  }
   const platform = platformRules(process.platform);
   try {
     await mkdir(to, { recursive: true });
     const real = await realpath(to, { encoding: 'buffer' });
     const localPath = platform === 'win32' ? real.toString('utf8') : real;
-    const handle = (options.folderHandles ?? (await hasFolderNumbers())) ? await openFolder(real) : null;
+    const handle = folderHandles ? await openFolder(real) : null;
     const found = handle ? await handle.stat({ bigint: true }) : await lstat(localPath, { bigint: true });
-    return new Folder({
-      parent: null,
-      localPath,
-      platform,
-      handle,
-      found,
-      made: false,
-      caseSensitive: options.caseSensitive ?? true,
-    });
+    return new Folder({ parent: null, localPath, platform, handle, found, made: false, caseSensitive });
   } catch (error) {
     throw new RestoreError('target_failed', `cannot restore into ${to}: ${(error as Error).message}`, { cause: error });
   }
@@ -165,6 +164,7 @@ export async function findFolder(target: Folder, names: readonly LocalPath[]): P
   return at;
 }
 
+/** A folder that is there; null: something else is. Throws where nothing is. */
 async function openExisting(parent: Folder, name: LocalPath): Promise<Folder | null> {
   const path = parent.at(name);
   const handle = parent.handle ? await openFolder(path as Buffer) : null;
@@ -199,6 +199,11 @@ async function openThough(path: Buffer): Promise<FileHandle> {
       await closed.close();
     }
   }
+}
+
+/** A name of ours, as the system of the folder takes names. */
+export function nameOf(folder: Folder, name: string): Buffer | string {
+  return folder.platform === 'win32' ? name : Buffer.from(name);
 }
 
 function bufferOf(name: LocalPath): Buffer {

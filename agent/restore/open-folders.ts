@@ -2,13 +2,13 @@
  * The folders that have something under way in them. The one at the end of the manifest's path is where files go; a
  * folder gets its own mode and time once nothing in it is under way any more, since every file put in changes it.
  */
-import { chmod, utimes } from 'node:fs/promises';
+import { utimes } from 'node:fs/promises';
 import type { Attributes } from '../../protocol/attributes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { splitNanoseconds, utimesValue } from '../files/attributes.ts';
 import { isDriveName, restoredName } from '../files/path-rules.ts';
 import type { LocalPath } from '../files/types.ts';
-import { applyToFolder } from './apply.ts';
+import { applyAsNew, applyToFolder, ownershipIn, setMode, setsMode } from './apply.ts';
 import { type Folder, openChild } from './folders.ts';
 import { leftOutBy, settingAttributes, type Work } from './work.ts';
 
@@ -30,13 +30,27 @@ export function openTop(target: Folder, path: Buffer): OpenFolder {
 
 /** The folder of a name in a folder, made if need be. The caller gives it back with `release`. */
 export async function openIn(
+  work: Work,
   parent: OpenFolder,
   entry: { archiveName: Buffer; name: LocalPath; path: Buffer; version: OpenFolder['version'] },
 ): Promise<OpenFolder> {
   const folder = await openChild(parent.folder, entry.name);
   parent.holds++;
-  return { folder, parent, ...entry, holds: 1 };
+  const open = { folder, parent, ...entry, holds: 1 };
+  // One that gets nothing from the archive has its mode at once: a restore that goes on after a kill finds it standing there,
+  // and leaves it as it is.
+  if (folder.made && !(entry.version && isFromArchive(work))) {
+    try {
+      await settingAttributes(work, entry.path, () => applyAsNew(folder, ownershipIn(work.ownership, folder.parent)));
+    } catch (error) {
+      await release(work, open).catch(() => undefined);
+      throw error;
+    }
+  }
+  return open;
 }
+
+const isFromArchive = ({ ownership }: Work): boolean => !(ownership && 'umask' in ownership);
 
 /** One thing less is under way in the folder; the last one ends it, and so on upwards. */
 export async function release(work: Work, open: OpenFolder): Promise<void> {
@@ -55,16 +69,17 @@ export async function release(work: Work, open: OpenFolder): Promise<void> {
   if (fatal.length > 0) throw fatal[0];
 }
 
-async function finish(work: Work, open: OpenFolder): Promise<void> {
+/** Gives a folder its mode and time. */
+export async function finish(work: Work, open: OpenFolder): Promise<void> {
   const { folder, version } = open;
   await settingAttributes(work, open.path, async () => {
-    if (version) return applyToFolder(folder, version.attributes, version.stored.mtime, work.ownership);
-    // A folder the archive says nothing about: as it was, or as any new folder.
-    const mode = folder.made ? 0o777 & ~process.umask() : Number(folder.found.mode & 0o7777n);
-    await folder.guard();
-    if (folder.handle) await folder.handle.chmod(mode);
-    else if (folder.platform !== 'win32') await chmod(folder.localPath, mode);
-    if (folder.made) return;
+    const ownership = ownershipIn(work.ownership, folder.made ? folder.parent : null);
+    if (version && setsMode(ownership))
+      return applyToFolder(folder, version.attributes, version.stored.mtime, ownership);
+    // The archive says nothing about it, or nothing that counts: as it was, or as any new folder.
+    if (folder.made) return applyAsNew(folder, ownership);
+    await setMode(folder, Number(folder.found.mode & 0o7777n));
+    if (version) return applyToFolder(folder, version.attributes, version.stored.mtime, ownership);
     const { ms, rest } = splitNanoseconds(folder.found.mtimeNs);
     const time = utimesValue(ms, rest);
     if (folder.handle) await folder.handle.utimes(time, time);

@@ -12,16 +12,17 @@ import { splitNanoseconds } from '../files/attributes.ts';
 import { type Handle, open } from '../files/calls.ts';
 import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';
-import { allowedMode, applyToHandle, type Ownership } from './apply.ts';
+import { applyToHandle, modeOf, type Ownership, ownershipIn } from './apply.ts';
 import { BlockNames } from './block-names.ts';
 import type { FetchJob } from './fetcher.ts';
 import { FileWriter } from './file-writer.ts';
+import { nameOf } from './folders.ts';
 import { type FirstName, linkTo } from './hard-links.ts';
 import { namesTo, type OpenFolder, release } from './open-folders.ts';
 import { makeWay, moveIfFree, printable, standingAt } from './place.ts';
 import { matchingPrefix } from './same-content.ts';
-import { nameOf, openPart, type Part, partFor, removePart } from './staging.ts';
-import { LeftOut, RestoreError } from './types.ts';
+import { openPart, type Part, partFor, removePart } from './staging.ts';
+import { LeftOut, RestoreEnded, RestoreError } from './types.ts';
 import { leftOutBy, settingAttributes, type Work } from './work.ts';
 
 /** O_NONBLOCK: a pipe put here meanwhile must not make us wait. */
@@ -94,7 +95,7 @@ function haveAttributes(
 ): boolean {
   return (
     ownership === null &&
-    Number(standing.mode & 0o7777n) === allowedMode('file', attributes.mode, null) &&
+    Number(standing.mode & 0o7777n) === modeOf('file', attributes.mode, null) &&
     isSameTime(standing.mtimeNs, version.mtime, attributes)
   );
 }
@@ -193,15 +194,17 @@ async function fetchFile(work: Work, file: FileToRestore): Promise<void> {
     try {
       place = await finishFile(work, file, writer, part);
     } catch (error) {
+      const resumable = part.folder === work.staging.folder && !(work.options.signal?.reason instanceof RestoreEnded);
+      if (!resumable) await removePart(part);
       const why = leftOutBy(work, error);
       await removePart(part);
       work.ledger.problem(version.path, why.reason, why.message);
       countDone(work, file);
     } finally {
       await writer.handle?.close().catch(() => undefined);
-      work.active.delete(job);
       linked(place && { folders: namesTo(parent), name: file.name, ...place });
-      await release(work, parent);
+      // Active to the end: a restore that fails waits for those, so that nothing stays open behind it.
+      await release(work, parent).finally(() => work.active.delete(job));
     }
   };
   work.active.add(job);
@@ -252,7 +255,7 @@ async function finishFile(work: Work, file: FileToRestore, writer: FileWriter, p
   if (writer.failure !== null) throw writer.failure;
   const handle = await writer.finish();
   await settingAttributes(work, version.path, () =>
-    applyToHandle(handle, 'file', attributes, version.mtime, work.ownership),
+    applyToHandle(handle, 'file', attributes, version.mtime, ownershipIn(work.ownership, parent.folder)),
   );
   if (work.options.fsync) await handle.sync();
   const stat = attributes.inode ? await handle.stat({ bigint: true }) : null; // only other names will ask for it

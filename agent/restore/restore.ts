@@ -6,23 +6,25 @@
 import { readlink, symlink, unlink } from 'node:fs/promises';
 import { type Attributes, decodeAttributes } from '../../protocol/attributes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
+import { joinPath, pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
 import { open, verifyVersionOf } from '../../protocol/sealing/index.ts';
 import { readAccounts } from '../files/accounts.ts';
-
 import { JobPool } from '../files/job-pool.ts';
+import { isAtOrBelow } from '../files/path-rules.ts';
 import { smallBytesMax } from '../files/read.ts';
 import type { LocalPath } from '../files/types.ts';
 import { decodeWtf8 } from '../files/wtf8.ts';
-import { applyToSymlink } from './apply.ts';
+import { applyToSymlink, type Ownership, ownershipIn } from './apply.ts';
+import { type AskedVersion, askVersions } from './asked-versions.ts';
 import { Fetcher } from './fetcher.ts';
 import { type Folder, openTarget } from './folders.ts';
 import { HardLinks } from './hard-links.ts';
-import { chooseName, type OpenFolder, openIn, openTop, release } from './open-folders.ts';
+import { chooseName, finish, type OpenFolder, openIn, openTop, release } from './open-folders.ts';
 import { makeWay, printable, standingAt } from './place.ts';
 import { type FileToRestore, restoreFile } from './restore-file.ts';
-import { closeStaging, isCaseSensitive, openStaging, type Staging, stagingName } from './staging.ts';
-import { LeftOut, type RestoreOptions, type RestoreReport } from './types.ts';
+import { closeStaging, type Staging } from './staging.ts';
+import { openStagingFor } from './staging-place.ts';
+import { LeftOut, RestoreEnded, type RestoreOptions, type RestoreReport } from './types.ts';
 import { Ledger, leftOutBy, settingAttributes, type Work } from './work.ts';
 
 /** Files compared side by side: eight small ones, or two that are read piece by piece. */
@@ -32,39 +34,50 @@ const largeCheckWeight = 4;
 /**
  * @returns what was done; `complete` is false when files were left out
  * @throws RestoreError when the target cannot be used; the client's errors when the server stays away; the signal's
- *   reason when it aborts. Unfinished files are kept then, and the same restore run again goes on with them.
+ *   reason when it aborts. Unfinished files are kept then, and the same restore run again goes on with them, unless the signal
+ *   or `goesOn` says that nobody will.
  */
 export async function restore(options: RestoreOptions): Promise<RestoreReport> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
   signal.throwIfAborted();
-  const { client, archive, path, at: moment } = options;
-  const { seq, at, versions } = await client.versions(archive, { path, at: moment, seq: options.seq }, signal);
-  const target = await openTarget(options.to, options);
+  const { seq, at, versions } = await askVersions(options, signal);
+  let target: Folder | null = null;
   try {
-    const staging = await openStaging(target);
-    let ended = false;
+    target = await openTarget(options);
+    const place = await openStagingFor(target, options);
+    let done: { work: Work; top: OpenFolder };
+    let keep = false;
     try {
-      if (options.caseSensitive === undefined) target.caseSensitive = await isCaseSensitive(target);
-      target.reserve(stagingName);
-      const ledger = await restoreVersions(options, { target, staging, stop, signal }, versions);
-      ended = true;
-      const { counts, problems, notices } = ledger;
-      return { seq, at, complete: counts.problems === 0, counts, problems, notices };
+      const { staging } = place;
+      done = await restoreVersions(options, { target, staging, stop, signal }, versions);
+    } catch (error) {
+      keep = isGoneOnWith(options, error);
+      throw error;
     } finally {
-      await closeStaging(target, staging, { keep: !ended });
+      await closeStaging(place.in, place.staging, { keep });
+      if (place.in !== target) await place.in.close();
     }
+    const { work, top } = done;
+    if (top.version) await finish(work, top); // last: the staging folder was in it
+    const { counts, problems, notices } = work.ledger;
+    return { seq, at, complete: counts.problems === 0, counts, problems, notices };
   } finally {
     stop.abort(); // the list of versions may still be coming
-    await target.close();
+    await target?.close();
   }
+}
+
+function isGoneOnWith({ signal, goesOn }: RestoreOptions, error: unknown): boolean {
+  if (signal?.aborted) return !(signal.reason instanceof RestoreEnded);
+  return goesOn?.(error) ?? true;
 }
 
 async function restoreVersions(
   options: RestoreOptions,
   place: { target: Folder; staging: Staging; stop: AbortController; signal: AbortSignal },
-  versions: AsyncIterable<StoredVersion>,
-): Promise<Ledger> {
+  versions: AsyncIterable<AskedVersion>,
+): Promise<{ work: Work; top: OpenFolder }> {
   const { target, staging, stop, signal } = place;
   const ledger = new Ledger(options);
   const active: Work['active'] = new Set();
@@ -84,13 +97,11 @@ async function restoreVersions(
     onFetched: (bytes) => ledger.fetched(bytes),
     onFatal: end,
   });
-  const root = options.owner === true && process.geteuid?.() === 0;
-  const ownership = root ? { accounts: await readAccounts() } : null;
   const work: Work = {
     options,
     target,
     staging,
-    ownership,
+    ownership: await ownershipFor(options),
     fetcher,
     links: new HardLinks(),
     active,
@@ -98,7 +109,8 @@ async function restoreVersions(
     ledger,
     checks: new JobPool(checksWeightMax),
   };
-  const stack: OpenFolder[] = [openTop(target, options.path)];
+  const top = openTop(target, baseOf(options));
+  const stack: OpenFolder[] = [top];
   try {
     for await (const version of versions) {
       signal.throwIfAborted();
@@ -118,21 +130,38 @@ async function restoreVersions(
   }
   if (failures.length > 0) throw options.signal?.aborted ? options.signal.reason : failures[0];
   ledger.report();
-  return ledger;
+  return { work, top };
 }
 
-async function restoreVersion(work: Work, stack: OpenFolder[], version: StoredVersion): Promise<void> {
+async function ownershipFor({ permissions, owner }: RestoreOptions): Promise<Ownership | null> {
+  const isRoot = process.geteuid?.() === 0;
+  if (permissions === 'folder') return { umask: process.umask(), isRoot, of: null };
+  return owner === true && isRoot ? { accounts: await readAccounts() } : null;
+}
+
+async function restoreVersion(work: Work, stack: OpenFolder[], asked: AskedVersion): Promise<void> {
   const { ledger, options } = work;
+  if (asked.gone !== undefined) return ledger.problem(asked.path, 'version_gone', asked.gone);
+  const { version } = asked;
   if (version.deleted) return;
   if (version.kind === 'file') ledger.seen(version.size);
   await leavingOutFaults(work, version, async () => {
-    const names = namesBelow(options.path, version.path);
+    const names = namesBelow(asked.path, baseOf(options), version.path);
     const attributes = authenticate(work, version);
     const name = names.at(-1);
-    if (name === undefined) return; // '/' itself: the target stands for it
+    if (name === undefined) return restoreTop(work, stack[0]!, { version, attributes });
     const parent = await folderFor(work, stack, names.slice(0, -1));
     await restoreEntry(work, stack, { parent, archiveName: name, version, attributes });
   });
+}
+
+/** What the target itself stands for; of '/', nothing is known. */
+function restoreTop(work: Work, top: OpenFolder, of: { version: StoredVersion; attributes: Attributes }): void {
+  if (work.options.base === undefined) return;
+  if (of.version.kind !== 'directory')
+    throw new LeftOut('parent_not_folder', 'the target stands for it, and it is no folder');
+  top.version = { stored: of.version, attributes: of.attributes };
+  work.ledger.counts.folders++;
 }
 
 /** Runs a step for one version; what fails of this version alone is named, and the restore goes on. */
@@ -146,19 +175,23 @@ async function leavingOutFaults(work: Work, version: StoredVersion, step: () => 
   }
 }
 
+/** The archive's folder that the target stands for. */
+function baseOf({ base, path }: RestoreOptions): Buffer {
+  if (base !== undefined) return base;
+  const first = path instanceof Uint8Array ? path : path[0]!;
+  return joinPath(splitPath(first).slice(0, -1));
+}
+
 /**
- * The names below the target that a path of the manifest leads to: '/a/b/c' of '/a/b' is b, c.
+ * The names below the target that a path of the manifest leads to: '/a/b/c' of '/a' is b, c.
  * @throws LeftOut path_not_allowed for anything that was not asked for, or is no path
  */
-function namesBelow(asked: Buffer, path: Buffer): Buffer[] {
+function namesBelow(asked: Buffer, base: Buffer, path: Buffer): Buffer[] {
   const fault = pathFault(path);
   if (fault) throw new LeftOut('path_not_allowed', `its path ${fault}`);
-  const above = splitPath(asked);
-  const names = splitPath(path);
-  if (names.length < above.length || above.some((name, index) => !name.equals(names[index]!))) {
-    throw new LeftOut('path_not_allowed', `it does not lie in ${printablePath(asked)}`);
-  }
-  return names.slice(Math.max(0, above.length - 1));
+  for (const above of [asked, base])
+    if (!isAtOrBelow(path, above)) throw new LeftOut('path_not_allowed', `it does not lie in ${printablePath(above)}`);
+  return splitPath(path).slice(splitPath(base).length);
 }
 
 /** @throws LeftOut unless an agent with our key committed this version to this archive; SealError, Problem */
@@ -178,9 +211,10 @@ async function folderFor(work: Work, stack: OpenFolder[], names: Buffer[]): Prom
   for (; depth < names.length; depth++) {
     const parent = stack.at(-1)!;
     const archiveName = names[depth]!;
-    const path = Buffer.concat([parent.parent === null ? Buffer.alloc(0) : parent.path, Buffer.of(0x2f), archiveName]);
+    const above = parent.path.byteLength === 1 ? Buffer.alloc(0) : parent.path;
+    const path = Buffer.concat([above, Buffer.of(0x2f), archiveName]);
     const name = chooseName(work, parent, archiveName, path);
-    stack.push(await openIn(parent, { archiveName, name, path, version: null }));
+    stack.push(await openIn(work, parent, { archiveName, name, path, version: null }));
   }
   return stack.at(-1)!;
 }
@@ -206,7 +240,7 @@ async function restoreEntry(work: Work, stack: OpenFolder[], entry: EntryToResto
     throw new LeftOut('parent_not_folder', 'something that is not a folder has its name, and was kept');
   }
   const opened = { archiveName, name, path: version.path, version: { stored: version, attributes } };
-  stack.push(await openIn(parent, opened));
+  stack.push(await openIn(work, parent, opened));
   work.ledger.counts.folders++;
 }
 
@@ -270,7 +304,7 @@ async function restoreSymlink(work: Work, entry: EntryToRestore, name: LocalPath
     }
   }
   await settingAttributes(work, version.path, () =>
-    applyToSymlink(folder.at(name), attributes, version.mtime, work.ownership),
+    applyToSymlink(folder.at(name), attributes, version.mtime, ownershipIn(work.ownership, same ? null : folder)),
   );
   work.ledger.counts.symlinks++;
 }

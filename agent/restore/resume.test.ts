@@ -1,7 +1,10 @@
 /** Restores that are interrupted, and go on. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { hashAt, hashCount, hashKey } from '../../protocol/hashes.ts';
+import { sealOverheadBytes } from '../../protocol/sealing/seal.ts';
 import { heldOpenBelow, scratchFolder, seededBytes, seededNumbers, snapshot } from '../files/test-tree.ts';
 import { TestArchive } from './test-archive.ts';
 
@@ -120,6 +123,36 @@ describe('a restore interrupted', () => {
     expect(readFileSync(`${to}/large`).equals(readFileSync(`${root}/large`))).toBe(true);
   });
 
+  test('at 60 % of a large file fetches the rest of it, and no more', async () => {
+    const bytes = 100_000_000;
+    const onTheWay = 4 * 8 * 1024 * 1024 + 4 * 1024 * 1024;
+    const many = `${scratch.path}/many blocks`;
+    writeFileSync(many, seededBytes(13, bytes));
+    const source = new TestArchive();
+    await source.backup(many);
+    const inOrder: TestArchive['fetchBlocks'] = async function* (hashes) {
+      for (let index = 0; index < hashCount(hashes); index++) {
+        await source.onBlock(++source.asked);
+        await nextTurn();
+        yield { index, bytes: source.blocks.get(hashKey(hashAt(hashes, index)))! };
+      }
+    };
+    source.fetchBlocks = inOrder;
+    const cutAt = Math.floor(source.blocks.size * 0.6);
+    source.onBlock = (count) => {
+      if (count > cutAt) throw new Error('the connection is gone');
+    };
+    await expect(source.restore(to, { path: many })).rejects.toThrow('the connection is gone');
+    source.onBlock = () => undefined;
+    const { complete, counts } = await source.restore(to, { path: many });
+    expect(complete).toBe(true);
+    expect(counts.bytesResumed).toBeGreaterThan(0.6 * bytes - onTheWay);
+    // Each sealed block is some 80 bytes more than what is in it.
+    expect(counts.bytesResumed + counts.bytesFetched).toBe(bytes + counts.blocksFetched * sealOverheadBytes);
+    expect(readFileSync(`${to}/many blocks`).equals(readFileSync(many))).toBe(true);
+    rmSync(many);
+  });
+
   test.each([[3], [20], [61]])('by kill -9 after %d blocks goes on all the same', async (blocks) => {
     const script = `
       import { TestArchive } from ${JSON.stringify(new URL('./test-archive.ts', import.meta.url).href)};
@@ -137,6 +170,42 @@ describe('a restore interrupted', () => {
     const report = await archive.restore(to, { path: root });
     expect(report.complete).toBe(true);
     expect(snapshot(`${to}/root`)).toEqual(snapshot(root));
+    expect(readdirSync(to)).toEqual(['root']);
+  });
+});
+
+describe('a lock of a process that runs', () => {
+  /** Nothing to do with restores. */
+  let other: ReturnType<typeof spawn>;
+  beforeEach(() => {
+    other = spawn('sleep', ['60']);
+  });
+  afterEach(() => void other.kill());
+
+  const locked = (content: string): void => {
+    mkdirSync(`${to}/${staging}`, { recursive: true, mode: 0o700 });
+    writeFileSync(`${to}/${staging}/lock`, content);
+  };
+  const restored = () => archive.restore(to, { path: root }).catch((error) => error);
+
+  test('keeps others out, as far as can be told by its number, and when it is the one that took it', async () => {
+    locked(String(other.pid));
+    expect(await restored()).toMatchObject({ code: 'target_busy' });
+    const stat = readFileSync(`/proc/${other.pid}/stat`, 'latin1');
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    locked(`${String(other.pid).padEnd(16)}${boot} ${stat.split(' ')[21]}`);
+    expect(await restored()).toMatchObject({ code: 'target_busy', message: expect.stringContaining(`${other.pid})`) });
+  });
+
+  test.each([
+    ['before the machine was started', () => `a-start-before 1`],
+    [
+      'and has ended since',
+      () => `${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()} 1`, // the start of the machine
+    ],
+  ])('keeps nobody out when another had its number %s', async (_, life) => {
+    locked(`${String(other.pid).padEnd(16)}${life()}`);
+    expect(await restored()).toMatchObject({ complete: true });
     expect(readdirSync(to)).toEqual(['root']);
   });
 });

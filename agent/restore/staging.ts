@@ -3,20 +3,15 @@
  * else's reach. A file gets its name only when every byte of it has been verified. What an interrupted restore leaves
  * here the next one goes on with; a restore that ends takes the folder away.
  */
-import { constants, lstat, mkdir, open, opendir, rmdir, unlink } from 'node:fs/promises';
+import { constants, lstat, mkdir, opendir, rmdir, unlink } from 'node:fs/promises';
 import * as calls from '../files/calls.ts';
 import { openFolder } from '../files/reach.ts';
-import { Folder } from './folders.ts';
+import { Folder, nameOf } from './folders.ts';
+import { lockStaging, partSuffix, stagingName, unlockStaging } from './staging-lock.ts';
 import { RestoreError } from './types.ts';
 
-export const stagingName = '.holdfast-restore';
-const lockName = 'lock';
-const partSuffix = '.part';
 /** Unfinished files remembered from an earlier restore: more than it can have had in work. */
 const leftoversMax = 100_000;
-
-/** Staging folders this process holds, by device and inode: its own number in a lock says nothing (containers reuse it). */
-const held = new Set<string>();
 
 export interface Staging {
   folder: Folder;
@@ -30,11 +25,30 @@ export interface Staging {
  *   the folder or something else has its name
  */
 export async function openStaging(target: Folder): Promise<Staging> {
-  const path = target.at(nameOf(target, stagingName));
-  await mkdir(path, 0o700).catch((error) => {
+  await mkdir(target.at(nameOf(target, stagingName)), 0o700).catch((error) => {
     if (error.code !== 'EEXIST')
       throw new RestoreError('target_failed', `cannot write into the target: ${error.message}`, { cause: error });
   });
+  return openThere(target, { toTidy: false });
+}
+
+/**
+ * Opens and locks the staging folder that an earlier restore left, on a full disk too.
+ * @returns null: it left none
+ * @throws as `openStaging`; the system's errors
+ */
+export async function openLeftStaging(target: Folder): Promise<Staging | null> {
+  try {
+    await lstat(target.at(nameOf(target, stagingName)));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+  return openThere(target, { toTidy: true });
+}
+
+async function openThere(target: Folder, { toTidy }: { toTidy: boolean }): Promise<Staging> {
+  const path = target.at(nameOf(target, stagingName));
   const handle = target.handle ? await openFolder(path as Buffer).catch(() => null) : null;
   const found = handle ? await handle.stat({ bigint: true }) : await lstat(path, { bigint: true });
   const mine = process.geteuid === undefined || Number(found.uid) === process.geteuid();
@@ -58,8 +72,13 @@ export async function openStaging(target: Folder): Promise<Staging> {
     caseSensitive: target.caseSensitive,
   });
   try {
-    await lock(folder);
-    return { folder, leftovers: await listLeftovers(folder) };
+    await lockStaging(folder, { toTidy });
+    try {
+      return { folder, leftovers: await listLeftovers(folder) };
+    } catch (error) {
+      await unlockStaging(folder);
+      throw error;
+    }
   } catch (error) {
     await folder.close();
     throw error;
@@ -124,65 +143,10 @@ export async function closeStaging(target: Folder, staging: Staging, options: { 
   const { folder } = staging;
   try {
     if (!options.keep) for (const name of await listLeftovers(folder)) await removePart({ folder, name, begun: true });
-    await unlink(folder.at(nameOf(folder, lockName))).catch(() => undefined);
-    // Fails when unfinished files are left: then it stays.
-    await rmdir(target.at(nameOf(target, stagingName))).catch(() => undefined);
   } finally {
-    held.delete(heldKey(folder));
+    // The folder stays when unfinished files are left.
+    await unlockStaging(folder, () => rmdir(target.at(nameOf(target, stagingName))));
     await folder.close();
-  }
-}
-
-/** One restore per target at a time: two would write into each other's unfinished files. */
-async function lock(folder: Folder): Promise<void> {
-  const path = folder.at(nameOf(folder, lockName));
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const handle = await open(path, 'wx', 0o600);
-      await handle.writeFile(String(process.pid));
-      await handle.close();
-      held.add(heldKey(folder));
-      return;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    const holder = await lockHolder(folder);
-    if (attempt > 0 || (holder !== null && isHolding(folder, holder))) {
-      throw new RestoreError(
-        'target_busy',
-        `another restore (process ${holder}) works in this target; if it does not, remove ${stagingName}/${lockName} there`,
-      );
-    }
-    await unlink(path).catch(() => undefined);
-  }
-}
-
-async function lockHolder(folder: Folder): Promise<number | null> {
-  const handle = await open(
-    folder.at(nameOf(folder, lockName)),
-    constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0),
-  ).catch(() => null);
-  if (!handle) return null;
-  try {
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(16), 0, 16, 0);
-    const pid = Number(buffer.toString('latin1', 0, bytesRead));
-    return Number.isSafeInteger(pid) && pid > 0 ? pid : null;
-  } finally {
-    await handle.close();
-  }
-}
-
-function heldKey(folder: Folder): string {
-  return `${folder.found.dev}:${folder.found.ino}`;
-}
-
-function isHolding(folder: Folder, pid: number): boolean {
-  if (pid === process.pid) return held.has(heldKey(folder));
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 
@@ -193,8 +157,4 @@ async function listLeftovers(folder: Folder): Promise<Set<string>> {
     if (entry.isFile() && entry.name.endsWith(partSuffix) && names.size < leftoversMax) names.add(entry.name);
   }
   return names;
-}
-
-export function nameOf(folder: Folder, name: string): Buffer | string {
-  return folder.platform === 'win32' ? name : Buffer.from(name);
 }

@@ -5,6 +5,7 @@
 import type { BlockFrame } from '../../protocol/block-frames.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import type { Keyring } from '../../protocol/sealing/index.ts';
+import type { Folder } from './folders.ts';
 
 /** Where versions and blocks come from: the part of agent/client's Client that a restore needs. */
 export interface RestoreSource {
@@ -18,6 +19,11 @@ export interface RestoreSource {
   fetchBlocks(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
   /** Lists by hash, in the same way; the bytes of a list are the hashes of its blocks. */
   fetchLists(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
+  /** All versions of one path, newest first, of those before `after`. Asked only for what was deleted. */
+  history?(
+    archive: number,
+    query: { path: Uint8Array; after?: number; limit?: number },
+  ): Promise<{ versions: StoredVersion[]; more: boolean }>;
 }
 
 /**
@@ -32,10 +38,22 @@ export interface RestoreOptions {
   keys: Keyring;
   archive: number;
   vault: number;
-  /** Archive path; it and all below it are restored. '/a/b' becomes DIR/b. */
-  path: Buffer;
-  /** The folder to restore into; made when it is not there. */
-  to: string;
+  /**
+   * Archive path; it and all below it are restored. '/a/b' becomes DIR/b. Or several, in the order of an archive, which is that of
+   * their names and not of their bytes ('/a/b' before '/a!'), none in another.
+   */
+  path: Buffer | readonly Buffer[];
+  /**
+   * The archive's folder that the target stands for: of '/a', '/a/b' becomes DIR/b, and of '/a/b' it becomes DIR itself, whose
+   * mode and time are then set too. Default: the folder that the path lies in.
+   */
+  base?: Buffer;
+  /** The folder to restore into; made when it is not there. Or what opens it (open-way.ts); the restore closes it. */
+  to: string | (() => Promise<Folder>);
+  /** A folder of ours where files grow when none can be made in the target: it may be there, and only what is in it ours. */
+  stagingElsewhere?: string;
+  /** What was deleted by then too, as it last was. */
+  deleted?: boolean;
   /** Milliseconds since the epoch; default now. */
   at?: number;
   /** Pins the moment instead of `at`: an earlier restore's `seq`, so that a resumed one shows the same. */
@@ -43,6 +61,11 @@ export interface RestoreOptions {
   existing?: ExistingPolicy;
   /** Give files back to their owners, with setuid and setgid. Takes effect for root only. */
   owner?: boolean;
+  /**
+   * Where modes come from. archive: as they were (default). folder: as of any new file: the umask's mode, the group of a folder
+   * that hands its own on, and for root the owner of the folder; what stands there already keeps its own.
+   */
+  permissions?: 'archive' | 'folder';
   /** Take a file of the right size and time (to the microsecond) for identical, without comparing its content. */
   trustTimes?: boolean;
   /**
@@ -54,7 +77,12 @@ export interface RestoreOptions {
   caseSensitive?: boolean;
   /** Hold the target's folders open and step from them; where the system can, unless set to false. */
   folderHandles?: boolean;
+  /** With `RestoreEnded` as its reason nothing is kept to go on with. */
   signal?: AbortSignal;
+  /** Whether somebody goes on after such a failure, with the unfinished files that are kept then. Default: after every one. */
+  goesOn?: (error: unknown) => boolean;
+  /** Counted on, in place of new ones: of several restores that are one, and of one that fails. */
+  counts?: RestoreCounts;
   onProgress?: (progress: RestoreProgress) => void;
   onEvent?: (event: RestoreProblem | RestoreNotice) => void;
 }
@@ -81,6 +109,7 @@ export const restoreProblemReasons = [
   'block_damaged',
   'content_mismatch',
   'target_refused',
+  'version_gone',
 ] as const;
 
 /** A file that was left out. */
@@ -136,6 +165,24 @@ export interface RestoreCounts {
 }
 
 export const eventsKeptMax = 1_000;
+
+export const noCounts = (): RestoreCounts => ({
+  filesRestored: 0,
+  filesIdentical: 0,
+  filesKept: 0,
+  folders: 0,
+  symlinks: 0,
+  hardLinks: 0,
+  bytesRestored: 0,
+  bytesResumed: 0,
+  bytesFetched: 0,
+  blocksFetched: 0,
+  problems: 0,
+  notices: 0,
+});
+
+/** The reason of a signal after which nobody goes on with the restore. */
+export class RestoreEnded extends Error {}
 
 /** The restore cannot go on at all: the target is in use, refused or full, or `fail` met an existing file. */
 export class RestoreError extends Error {

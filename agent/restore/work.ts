@@ -11,6 +11,7 @@ import type { Staging } from './staging.ts';
 import {
   eventsKeptMax,
   LeftOut,
+  noCounts,
   type RestoreCounts,
   RestoreError,
   type RestoreNotice,
@@ -39,20 +40,7 @@ const letGoEveryFiles = 500;
 
 /** Counts and events of one restore. */
 export class Ledger {
-  readonly counts: RestoreCounts = {
-    filesRestored: 0,
-    filesIdentical: 0,
-    filesKept: 0,
-    folders: 0,
-    symlinks: 0,
-    hardLinks: 0,
-    bytesRestored: 0,
-    bytesResumed: 0,
-    bytesFetched: 0,
-    blocksFetched: 0,
-    problems: 0,
-    notices: 0,
-  };
+  readonly counts: RestoreCounts;
   readonly progress: RestoreProgress = {
     filesSeen: 0,
     bytesSeen: 0,
@@ -67,6 +55,7 @@ export class Ledger {
 
   constructor(options: RestoreOptions) {
     this.#options = options;
+    this.counts = options.counts ?? noCounts();
   }
 
   problem(path: Buffer, reason: RestoreProblem['reason'], detail: string): void {

@@ -77,7 +77,14 @@ export function readTextFile(path: string): string | null {
 
 export function homeFile(
   home: string,
-  name: 'registration.json' | 'registering.json' | 'plans.json' | 'cache.db' | 'lock.db',
+  name:
+    | 'registration.json'
+    | 'registering.json'
+    | 'plans.json'
+    | 'commands.json'
+    | 'restoring'
+    | 'cache.db'
+    | 'lock.db',
 ): string {
   return join(home, name);
 }

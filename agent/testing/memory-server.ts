@@ -22,6 +22,7 @@ import {
 import { Problem, type ProblemCode } from '../../protocol/problems.ts';
 import { readUploadHeader } from '../../protocol/upload.ts';
 import { ByteReader, decodeMessage, encodeFrame, encodeMessage } from '../../protocol/wire.ts';
+import { MemoryCommands } from './memory-commands.ts';
 
 export type Fault =
   | { kind: 'problem'; code: ProblemCode; retryAfterSeconds?: number }
@@ -47,6 +48,8 @@ export interface MemoryServer {
   plans: PlanMessage[];
   /** What `self` says of the vault's keys. */
   vaultKeys: KeptKey[];
+  /** What the device is told to do. */
+  commands: MemoryCommands;
   runs: { finish: RunFinishRequest | null; skipped: RunFinishRequest['skipped'] }[];
   /** 'POST /v1/blocks' and the like, in order; archive numbers left out. */
   requests: string[];
@@ -81,6 +84,7 @@ export async function startMemoryServer(): Promise<MemoryServer> {
     runs: [],
     requests: [],
     plans: [],
+    commands: new MemoryCommands(),
     vaultKeys: [{ level: 'standard', generation: 1 }],
     commits: new Map(),
     faults: () => null,
@@ -126,7 +130,7 @@ async function handle(
   contentLength: number,
 ): Promise<void> {
   const url = new URL(path, server.url);
-  const request = `${method} ${url.pathname.replace(/\/archives\/\d+/, '/archive').replace(/\/runs\/\d+/, '/run')}`;
+  const request = `${method} ${url.pathname.replace(/\/archives\/\d+/, '/archive').replace(/\/(run|command)s\/\d+/, '/$1')}`;
   server.requests.push(request);
   const fault = server.faults(request);
   try {
@@ -137,6 +141,7 @@ async function handle(
         'on command',
         fault.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: fault.retryAfterSeconds },
       );
+    if (request === 'GET /v1/self/commands') return server.commands.listen(stream, url.searchParams.has('once'));
     const answer = await answerTo(server, request, url, new ByteReader(stream), contentLength);
     if (fault?.kind === 'lose_answer') return stream.session?.destroy();
     if (stream.destroyed) return;
@@ -203,6 +208,20 @@ async function answerTo(
     }
     case 'GET /v1/self/plans':
       return [encodeMessage({ plans: server.plans })];
+    case 'POST /v1/self/command/progress':
+    case 'POST /v1/self/command/end':
+    case 'POST /v1/self/command/answer': {
+      const [id, what] = url.pathname.split('/').slice(-2);
+      return [server.commands.heard(Number(id), what!, await body())];
+    }
+    case 'GET /v1/archive/history': {
+      const [path, before] = [
+        url.searchParams.get('path'),
+        Number(url.searchParams.get('after') ?? Number.MAX_SAFE_INTEGER),
+      ];
+      const versions = server.versions.filter((each) => each.path.toString('base64url') === path && each.seq < before);
+      return [encodeMessage({ versions: versions.reverse(), more: false })];
+    }
     case 'POST /v1/archive/runs': {
       const { lastCommit } = decodeMessage(RunStartRequest, await body());
       if (lastCommit && server.commits.get(lastCommit.commitId.toString('hex'))?.firstSeq !== lastCommit.seq)
@@ -287,7 +306,10 @@ function framesOf(hashes: Buffer, held: ReadonlyMap<string, Buffer>): Buffer[] {
 function versionFrames(server: MemoryServer, url: URL): Buffer[] {
   const bytesOf = (name: string): Buffer => Buffer.from(url.searchParams.get(name) ?? '', 'base64url');
   const [root, after] = [bytesOf('path').toString('latin1'), bytesOf('after')];
-  const versions = [...server.state()]
+  const states = url.searchParams.has('deleted')
+    ? new Map(server.versions.map((version) => [version.path.toString('latin1'), version]))
+    : server.state();
+  const versions = [...states]
     .filter(([path]) => root.length <= 1 || path === root || path.startsWith(`${root}/`))
     .map(([, version]) => version)
     .sort((a, b) => Buffer.compare(a.path, b.path))

@@ -98,14 +98,14 @@ const count = (name: string | undefined, use: string, vaultKeys: number) => ({
   name,
   use,
   records: vaultKeys,
-  of: { vaultKeys, secondFactors: 0, operatorSecondFactors: 0, providerSecrets: 0 },
+  of: { vaultKeys, secondFactors: 0, operatorSecondFactors: 0, providerSecrets: 0, stagedKeys: 0 },
 });
 
 test('a key is taken out of use: rotate, reseal, list, and its line goes', async () => {
   const { vault, vaultKey, user, tenant } = await addDevice();
   const [before] = await running.keys();
   expect(await run('list')).toEqual([
-    `KEY                    USE    VAULT KEYS  SECOND FACTORS  OF OPERATORS  PROVIDER SECRETS\n${before}  seals           1               0             0                 0\n`,
+    `KEY                    USE    VAULT KEYS  SECOND FACTORS  OF OPERATORS  PROVIDER SECRETS  STAGED\n${before}  seals           1               0             0                 0       0\n`,
     0,
   ]);
 
@@ -141,7 +141,7 @@ test('a key that is missing is told by list and by reseal, with exit code 1', as
   const [listed, code] = await run('list');
   expect(code).toBe(1);
   expect(listed).toContain(
-    `${lost}  missing           1               0             0                 0\n1 record cannot be opened: put the missing keys back.`,
+    `${lost}  missing           1               0             0                 0       0\n1 record cannot be opened: put the missing keys back.`,
   );
   expect(await run('reseal')).toEqual([
     `0 records sealed anew, of 1.\n1 record of ${lost} left as they were: the server key ${lost} that sealed this record is not in the key file\n`,

@@ -3,11 +3,12 @@ import { type Fence, readStopAlert } from '../../storage/archive/checking/fence.
 import { checkCatalog } from '../../storage/catalog/migrate.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Directory } from '../directory/directory.ts';
-import type { Dashboard } from '../http/deps.ts';
+import type { Dashboard, StartJob } from '../http/deps.ts';
 import { createHttpServer, type HttpServer } from '../http/http-server.ts';
 import { createProbeServer } from '../http/probe-server.ts';
 import { dashboardPath } from '../http/routes/dashboard.ts';
 import type { HttpSettings } from '../http/settings.ts';
+import { jobDefinitions } from '../jobs/definitions.ts';
 import type { Queues } from '../jobs/queues.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -34,7 +35,8 @@ export async function openHttp(parts: HttpParts, closing: AsyncDisposableStack):
   metrics.observe({ queues: () => queues.states() });
   const readiness = readinessOf(parts);
   const dashboard = dashboardOf(queues, log);
-  const server = createHttpServer({ storage, directory, metrics, log, readiness, settings, dashboard });
+  const startJob = starterOf(queues, log);
+  const server = createHttpServer({ storage, directory, metrics, log, readiness, settings, dashboard, startJob });
   return open(server, parts, closing, 'HOLDFAST_PORT');
 }
 
@@ -53,6 +55,14 @@ function readinessOf({ storage, queues, fence }: ProbeParts) {
     queue: () => queues.check(),
     // Stopped or not, it is ready: backups and restores go on.
     deleting: async () => ({ tell: fence ? fence.state() : await readStopAlert(storage).catch(() => null) }),
+  };
+}
+
+/** A queue that is away takes it later, or never: its rows are looked at every minute. */
+function starterOf(queues: Queues, log: Log): StartJob {
+  return (name, ids) => {
+    const { queue } = jobDefinitions[name];
+    queues.add({ name, queue }, ids).catch((err: unknown) => log.warn({ err, job: name }, 'job not put in'));
   };
 }
 

@@ -14,7 +14,7 @@ import type { Config } from '../config.ts';
 import { type AuditKeys, openAuditKeyFile } from '../directory/audit/heads/audit-key.ts';
 import { hasSignedHeads } from '../directory/audit/heads/log-rows.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
-import type { KeyService } from '../directory/keys/key-service.ts';
+import { type KeyService, KeyServiceError } from '../directory/keys/key-service.ts';
 import { openKeyService } from '../directory/keys/open-key-service.ts';
 import { hasFileSealedRecords } from '../directory/keys/sealed/kinds.ts';
 import { openBoundedLog } from '../embedded/bounded-log.ts';
@@ -22,13 +22,16 @@ import { ensureFirstPeople } from '../embedded/first-start.ts';
 import type { EmbeddedPostgres } from '../embedded/postgres.ts';
 import { type EmbeddedParts, startEmbedded } from '../embedded/start.ts';
 import { garbageMetrics } from '../garbage-metrics.ts';
-import { httpSettings, workerHttpSettings } from '../http-settings.ts';
+import { httpSettings, workerHttpSettings, workerStagingSettings } from '../http-settings.ts';
+import { jobDefinitions } from '../jobs/definitions.ts';
 import { openQueues, type QueueSettings, type Queues } from '../jobs/queues.ts';
 import { quietly } from '../jobs/quiet.ts';
 import { type JobEvents, startWorker } from '../jobs/worker.ts';
 import { createLog, type Log } from '../log.ts';
 import { createMetrics, type Metrics } from '../metrics.ts';
+import { collectEarly } from '../restoring/flow/letting-go.ts';
 import type { StopSignal } from '../signals.ts';
+import { stagingMetrics } from '../staging-metrics.ts';
 import { databaseSettings, objectStoreSettings, storageSettings } from '../storage-settings.ts';
 import { announce } from './announce.ts';
 import { openHttp, openProbes } from './open-http.ts';
@@ -56,6 +59,7 @@ export async function serve(
   say: (line: string) => void,
 ): Promise<number> {
   const log = openLog(config);
+  collectEarly();
   const closing = new AsyncDisposableStack();
   let running: Running;
   try {
@@ -116,13 +120,14 @@ async function start(config: Config, roles: Roles, starting: Starting): Promise<
   const queues = await openQueues(queueSettings, quietWarning(log, 'job queue'));
   closing.defer(() => queues.close());
   const metrics = createMetrics();
-  const jobs = { config, storage, queueSettings, queues, metrics };
+  const directory = roles.api ? await openOwnDirectory(config, database, starting) : null;
+  const ofWorker = roles.worker ? (directory ?? openWorkersDirectory(config, database, starting)) : null;
+  const jobs = { config, storage, directory: ofWorker, queueSettings, queues, metrics };
   const fence = roles.worker ? await openJobs(jobs, starting) : null;
   stop.aborted.throwIfAborted();
 
   const bounds = { leaveMs: config.leaveTimeoutMs, drainMs: config.shutdownTimeoutMs };
-  if (roles.api) {
-    const directory = await openOwnDirectory(config, database, starting);
+  if (directory) {
     const settings = httpSettings(config, embedded?.certificate ?? null);
     const address = await openHttp({ settings, storage, directory, queues, metrics, log, fence, ...bounds }, closing);
     announce(config, settings, address, embedded, say);
@@ -172,6 +177,19 @@ async function openOwnDirectory(config: Config, database: Database, starting: St
   return directory;
 }
 
+/** What a worker opens backups with, to stage restores. Null: it cannot; everything else it can. */
+function openWorkersDirectory(config: Config, database: Database, { say }: Starting): Directory | null {
+  try {
+    const { passwordHashesMax, signInsPerMinute } = config;
+    const keys = openKeyService(config, { createFile: false });
+    return openDirectory({ database, keys, passwordHashesMax, signInsPerMinute });
+  } catch (error) {
+    if (!(error instanceof KeyServiceError)) throw error;
+    say(`This worker stages no restores, for it cannot open the keys of backups: ${error.message}`);
+    return null;
+  }
+}
+
 /** Backups of devices that are registered go on without the key service, so the server starts without it too. */
 async function sayIfNotSealing(keys: KeyService, { log, say }: Starting): Promise<void> {
   try {
@@ -183,12 +201,22 @@ async function sayIfNotSealing(keys: KeyService, { log, say }: Starting): Promis
 }
 
 async function openJobs(
-  parts: { config: Config; storage: Storage; queueSettings: QueueSettings; queues: Queues; metrics: Metrics },
+  parts: {
+    config: Config;
+    storage: Storage;
+    directory: Directory | null;
+    queueSettings: QueueSettings;
+    queues: Queues;
+    metrics: Metrics;
+  },
   { log, closing, say }: Starting,
 ): Promise<Fence> {
-  const { config, storage, queueSettings, queues, metrics } = parts;
+  const { config, storage, directory, queueSettings, queues, metrics } = parts;
   const fence = openFence(storage, fenceDefaults);
-  metrics.observe({ fence: () => fence.state(), numbers: garbageMetrics(storage.database) });
+  metrics.observe({
+    fence: () => fence.state(),
+    numbers: [...garbageMetrics(storage.database), ...stagingMetrics(storage.database)],
+  });
   const worker = await startWorker({
     settings: queueSettings,
     queues,
@@ -199,7 +227,14 @@ async function openJobs(
       backgroundShare: config.backgroundPercent / 100,
       verifyBytesPerSecond: config.verifyRateBytes,
       verifyEveryMs: config.verifyEveryMs,
+      restoreHistoryMs: config.restoreHistoryDays * 86_400_000,
       auditKeys: await openAuditKeys(config, storage.database, say),
+      staging: directory && {
+        directory,
+        settings: workerStagingSettings(config),
+        onFault: (error) => log.warn({ err: error }, 'staging'),
+      },
+      startJob: (name, ids) => queues.add({ name, queue: jobDefinitions[name].queue }, ids),
     },
     events: jobEvents(log, metrics),
   });

@@ -18,7 +18,7 @@ import { lockDevice, type OfDevice } from './devices/changes.ts';
 import { PlanOwner } from './devices/plans/shapes.ts';
 import { noSuchDevice } from './devices/read.ts';
 import { Guid } from './devices/shapes.ts';
-import { type FoundPlan, type FoundPolicy, findPolicyOfArchive, nameOfPlan } from './retention.ts';
+import { type FoundPlan, type FoundPolicy, findPolicyOfArchive, nameOfPlan, noPolicyOfItsOwn } from './retention.ts';
 import { PolicyDocument, type PolicyFault, readPolicyDocument } from './retention-document.ts';
 import { isGuid } from './tenant-view.ts';
 import { id } from './users/shapes.ts';
@@ -140,7 +140,7 @@ async function inForce(db: Transaction, row: Row): Promise<FoundPolicy> {
 /**
  * Gives a device's archive a policy of its own, or (null) lets it inherit again. As it is already: nothing changes.
  * @throws Problem not_found, precondition_failed, malformed_request { faults }; conflict { lockedBy } when an organization
- *   above has locked the policy
+ *   above has locked the policy, and for a repository of restic, which has none of its own
  */
 export async function setDeviceRetention(
   tx: Transaction,
@@ -151,7 +151,8 @@ export async function setDeviceRetention(
   const policy = request.policy === null ? null : readPolicy(request.policy);
   const locked = await lockDevice(tx, request);
   const row = await readRow(tx, request);
-  const { from, locked: isLocked } = await inForce(tx, row);
+  const { from, locked: isLocked, undeleteDays } = await inForce(tx, row);
+  if (undeleteDays !== undefined) throw noPolicyOfItsOwn();
   if (isLocked) {
     const { organization: lockedBy } = from as { organization: { id: number; name: string } };
     const why = `organization ${lockedBy.name} (${lockedBy.id}) has locked retention.policy`;

@@ -36,7 +36,7 @@ export interface RequestKey {
   requester: string;
   /** Of the caller's choosing, or drawn for a request that brings none. */
   key: string;
-  /** Of what was asked: method, path, query and body. */
+  /** Of what was asked: method, path, query and body, without what is secret. */
   sha256: Buffer;
 }
 

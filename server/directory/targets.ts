@@ -2,6 +2,7 @@
  * What a request is about, as far as asking whether it may goes: where in the tenant's tree, whose, and by what name. Found
  * within the tenant of whoever asks, so that what is another tenant's is not found, like what does not exist.
  */
+import { Problem } from '../../protocol/problems.ts';
 import { statement, type Transaction } from '../../storage/catalog/database.ts';
 import type { Target } from './roles/may.ts';
 import { isGuid } from './tenant-view.ts';
@@ -18,7 +19,7 @@ const sql = {
   ),
   device: statement(
     'directory.targetDevice',
-    `SELECT d.device_id AS id, d.name, o.path, d.user_id AS "userId", d.vault_id AS vault, d.archive_id AS archive
+    `SELECT d.device_id AS id, d.name, o.path, d.user_id AS "userId", d.vault_id AS vault, d.archive_id AS archive, d.kind AS "deviceKind"
        FROM devices d JOIN users u ON u.user_id = d.user_id JOIN organizations o ON o.organization_id = u.organization_id
       WHERE d.tenant_id = $1 AND d.guid = $2::bigint AND d.state <> 'replaced'`,
   ),
@@ -60,6 +61,14 @@ export interface DeviceTarget extends Target {
   user: number;
   vault: number;
   archive: number;
+  /** `restic`: a repository, whose files no agent of ours has sealed. */
+  deviceKind: 'agent' | 'restic';
+}
+
+/** @throws Problem conflict: it is a repository of restic, of which only restic has the key */
+export function assertHasAgent({ deviceKind }: DeviceTarget, what: string): void {
+  if (deviceKind !== 'agent')
+    throw new Problem('conflict', `this is a repository of restic, and ${what}: use restic, with its password`);
 }
 
 /** An API client, which is nobody's. */
@@ -115,10 +124,11 @@ export async function findUserTarget(db: Transaction, tenant: number, user: numb
 
 export async function findDeviceTarget(db: Transaction, tenant: number, guid: string): Promise<DeviceTarget | null> {
   if (!isGuid(guid)) return null;
-  const [row] = await db.query<Row & { userId: number; vault: number; archive: number }>(sql.device, [tenant, guid]);
+  type Device = Row & { userId: number } & Pick<DeviceTarget, 'vault' | 'archive' | 'deviceKind'>;
+  const [row] = await db.query<Device>(sql.device, [tenant, guid]);
   if (!row) return null;
-  const { name, path, userId: user, vault, archive } = row;
-  return { kind: 'device', id: guid, name, tenant, organizationPath: path, deviceId: row.id, user, vault, archive };
+  const { name, path: organizationPath, id: deviceId, userId: user, vault, archive, deviceKind } = row;
+  return { kind: 'device', id: guid, name, tenant, organizationPath, deviceId, user, vault, archive, deviceKind };
 }
 
 export async function findClientTarget(db: Transaction, tenant: number, client: number): Promise<ClientTarget | null> {

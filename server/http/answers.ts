@@ -1,6 +1,7 @@
 /** The shapes an answer has: a message, or a stream of bytes that is whole or visibly broken. */
 import { Problem } from '../../protocol/problems.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
+import { breathe } from '../restoring/flow/breathe.ts';
 import { ClientGone } from './body-receiver.ts';
 import type { Context } from './deps.ts';
 
@@ -45,6 +46,8 @@ export async function streamed(ctx: Context, type: string, source: AsyncIterable
 
 async function write(ctx: Context, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.byteLength; at += sliceBytes) {
+    await breathe();
+    // Nothing is waited for between this look and the write: who goes while it is others' turn is gone at once.
     if (ctx.state.signal.aborted || ctx.res.destroyed) throw new ClientGone();
     const slice = bytes.subarray(at, at + sliceBytes);
     ctx.state.bytesOut += slice.byteLength;

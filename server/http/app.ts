@@ -10,9 +10,11 @@ import { serveApi } from './api/serve.ts';
 import type { AppDeps, Context, RequestState, RequestsInFlight } from './deps.ts';
 import { observe } from './observe.ts';
 import { cutAnswer, renderProblem, renderProblems } from './problems.ts';
+import { resticRoutes } from './restic/routes.ts';
 import { apiPageRoutes } from './routes/api-page.ts';
 import { archiveRoutes } from './routes/archives.ts';
 import { blockRoutes } from './routes/blocks.ts';
+import { commandRoutes } from './routes/commands.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
 import { planRoutes } from './routes/plans.ts';
 import { probeRoutes } from './routes/probes.ts';
@@ -20,7 +22,7 @@ import { registrationRoutes } from './routes/registration.ts';
 import { runRoutes } from './routes/runs.ts';
 
 export function createRequestsInFlight(): RequestsInFlight {
-  return { open: new Set(), draining: false, leaving: false };
+  return { open: new Set(), draining: false, leaving: false, stopping: new AbortController() };
 }
 
 export function createApp(deps: AppDeps): Koa<RequestState> {
@@ -31,9 +33,11 @@ export function createApp(deps: AppDeps): Koa<RequestState> {
   blockRoutes(router, deps);
   archiveRoutes(router, deps);
   runRoutes(router, deps);
+  commandRoutes(router, deps);
   serveApi(router, apiRoutes);
   apiPageRoutes(router, apiRoutes);
   dashboardRoutes(router, deps);
+  resticRoutes(router, deps);
   return createShell(deps, router);
 }
 

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { sha256 } from '../../protocol/hashes.ts';
 import { encodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { newRun, noCounts, type TestStorage, testStorage, upload, version } from '../../tests/helpers/storage.ts';
+import { repeatLimits } from '../directory/audit/repeats.ts';
 import { authenticateDevice, type DeviceAccess } from '../directory/devices/access.ts';
 import { registerDevice } from '../directory/devices/register.ts';
 import { type Directory, openDirectory } from '../directory/directory.ts';
@@ -136,7 +137,15 @@ test('what a device begins to read is in the log: whose, where and as of when; g
   const path = Buffer.from('/aé').toString('base64url');
   expect(await status('GET', ofArchive(`versions?path=${path}&at=${at}&deleted=1`, () => other)())).toBe(404);
   expect(await status('GET', ofArchive('versions', () => own)())).toBe(200);
-  await status('GET', ofArchive(`versions?after=${Buffer.from('/a').toString('base64url')}&seq=1`, () => own)());
+  const [moment] = await storage.rows<{ seq: number }>(
+    'SELECT next_seq - 1 AS seq FROM archives WHERE archive_id = $1',
+    [own.archive],
+  );
+  const goingOn = `versions?after=${Buffer.from('/a').toString('base64url')}&seq=${moment!.seq}`;
+  for (let i = 0; i < 3; i++) expect(await status('GET', ofArchive(goingOn, () => own)())).toBe(200);
+  const history = `history?path=${Buffer.from('/b').toString('base64url')}`;
+  await status('GET', ofArchive(history, () => own)());
+  for (let i = 0; i < 3; i++) await status('GET', ofArchive(`${history}&after=9`, () => own)());
   const rows = await storage.rows<Record<string, unknown>>(
     `SELECT party_kind AS "partyKind", party_id AS "partyId", target_id AS "targetId", details FROM acts
       WHERE action = 'archive.read' ORDER BY number OFFSET $1`,
@@ -152,5 +161,46 @@ test('what a device begins to read is in the log: whose, where and as of when; g
       ...{ partyKind: 'device', partyId: own.guid, targetId: own.guid },
       details: { user, own: true, path: '/', at: null, deleted: false },
     },
+    {
+      ...{ partyKind: 'device', partyId: own.guid, targetId: own.guid },
+      details: { user, own: true, path: '/b', at: null, deleted: true },
+    },
   ]);
+});
+
+test('nor is there a place to go on from, made up, by which anything is read that is not in the log', async () => {
+  const acts = () =>
+    storage.rows<{ path: string; at: string | null; deleted: boolean }>(
+      `SELECT details->>'path' AS path, details->>'at' AS at, (details->>'deleted')::boolean AS deleted FROM acts
+        WHERE action = 'archive.read' ORDER BY number`,
+    );
+  const [moment] = await storage.rows<{ seq: number }>(
+    'SELECT next_seq - 1 AS seq FROM archives WHERE archive_id = $1',
+    [own.archive],
+  );
+  const { seq } = moment!;
+  const base64url = (text: string) => Buffer.from(text).toString('base64url');
+  const asked: [path: string, told: string][] = [
+    [`history?path=${base64url('/c')}&after=${Number.MAX_SAFE_INTEGER}`, '/c'],
+    // Of what was written down for another file, or as a reading of another kind.
+    [`history?path=${base64url('/d')}&after=${Number.MAX_SAFE_INTEGER}`, '/d'],
+    [`versions?path=${base64url('/c')}&after=${base64url('/')}&seq=${seq}`, '/c'],
+    [`versions?after=${base64url('/')}`, '/'],
+    [`versions?path=${base64url('/e')}&after=${base64url('/')}&seq=${seq}`, '/e'],
+    [`versions?path=${base64url('/e')}&after=${base64url('/')}&seq=${seq}&deleted=1`, '/e'],
+    [`versions?path=${base64url('/e')}&after=${base64url('/')}&seq=${seq - 1}`, '/e'],
+  ];
+  for (const [query, path] of asked) {
+    const before = await acts();
+    await status('GET', ofArchive(query, () => own)());
+    expect([query, (await acts()).slice(before.length).map((act) => act.path)]).toEqual([query, [path]]);
+  }
+});
+
+test('and each time it begins, however often: what was done is not counted as a refusal is', async () => {
+  const count = async (): Promise<number> =>
+    (await storage.rows("SELECT 1 FROM acts WHERE action = 'archive.read' AND result = 'done'")).length;
+  const before = await count();
+  for (let i = 0; i < repeatLimits.ofOneParty + 2; i++) await status('GET', ofArchive('versions', () => own)());
+  expect((await count()) - before).toBe(repeatLimits.ofOneParty + 2);
 });

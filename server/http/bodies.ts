@@ -74,9 +74,9 @@ function parseJson(bytes: Buffer): unknown {
   }
 }
 
-/** A body of known length that is read as it comes. */
+/** A body of known length that is read as it comes. @param type null: whatever it says it is */
 export function stream(
-  type: string,
+  type: string | null,
   bytesMax: number,
   handler: (ctx: Context, body: AsyncIterable<Uint8Array>, length: number) => Promise<void>,
 ): Handler {
@@ -85,36 +85,54 @@ export function stream(
 
 async function withBody(
   ctx: Context,
-  wanted: { type: string; bytesMax: number; lengthRequired: boolean },
+  wanted: { type: string | null; bytesMax: number; lengthRequired: boolean },
   use: (body: BodyReceiver, length: number, giveBack: () => void) => Promise<void>,
 ): Promise<void> {
-  const { deps, signal, device } = ctx.state;
   const length = checkHeaders(ctx, wanted);
-  const session = sessionOf(ctx);
   const bytesMax = length ?? wanted.bytesMax;
-  const account = await deps.budget.open(roomFor(bytesMax), deps.windows.windowBytes(session), signal);
-  account.device = device?.deviceId ?? null;
+  const { body, giveBack, end } = await openCharged(ctx, rawBody(ctx), bytesMax);
+  try {
+    await use(body, bytesMax, giveBack);
+  } finally {
+    end();
+  }
+}
+
+/** A body, or a part of one, that is charged as it arrives until its room is given back. `end` is called once, whatever happened. */
+export async function openCharged(
+  ctx: Context,
+  source: Readable,
+  bytesMax: number,
+): Promise<{ body: BodyReceiver; giveBack: () => void; end: () => void }> {
+  const { deps, signal, device, repository } = ctx.state;
+  const session = sessionOf(ctx);
+  // restic sends what was refused again from its first byte, after a pause that grows.
+  const isPatient = repository !== undefined;
+  const account = await deps.budget.open(roomFor(bytesMax), deps.windows.windowBytes(session), { signal, isPatient });
+  account.device = (device ?? repository)?.deviceId ?? null;
   deps.windows.track(session, account);
-  const body = new BodyReceiver(rawBody(ctx), account, bytesMax);
+  const body = new BodyReceiver(source, account, bytesMax);
   const giveBack = (): void => {
     deps.windows.untrack(session, account);
     deps.budget.close(account);
   };
-  try {
-    await use(body, bytesMax, giveBack);
-  } finally {
-    ctx.state.bytesIn = body.receivedBytes;
+  const end = (): void => {
+    ctx.state.bytesIn += body.receivedBytes;
     giveBack();
-  }
+  };
+  return { body, giveBack, end };
 }
 
-/** @returns Content-Length, or null for a body that says its end only by ending */
-function checkHeaders(
+/**
+ * @param wanted.type null: whatever it says it is
+ * @returns Content-Length, or null for a body that says its end only by ending
+ */
+export function checkHeaders(
   ctx: Context,
-  { type, bytesMax, lengthRequired }: { type: string; bytesMax: number; lengthRequired: boolean },
+  { type, bytesMax, lengthRequired }: { type: string | null; bytesMax: number; lengthRequired: boolean },
 ): number | null {
   const given = ctx.get('content-type').split(';')[0]!.trim().toLowerCase();
-  if (given !== type)
+  if (type !== null && given !== type)
     throw new Problem('unsupported_media_type', `the body must be ${type}`, { field: 'content-type' });
   if (ctx.get('content-encoding'))
     throw new Problem('unsupported_media_type', 'the body must not be encoded', { field: 'content-encoding' });
@@ -132,7 +150,7 @@ function checkHeaders(
 }
 
 /** HTTP/2: the stream itself; Node's compatibility layer would put a second queue before us. */
-function rawBody(ctx: Context): Readable {
+export function rawBody(ctx: Context): Readable {
   return (ctx.req as unknown as { stream?: Readable }).stream ?? ctx.req;
 }
 

@@ -23,14 +23,17 @@ export class BudgetAccount {
   arrivedBytes = 0;
   state: AccountState = 'idle';
   readonly meter: RateMeter;
+  /** It waits for room as long as any does, however little it has delivered. */
+  readonly isPatient: boolean;
   /** Called at most once, with the reason, when the budget ends this body. */
   onEnd: (reason: Problem) => void = () => {};
 
-  constructor(budget: ByteBudget, expectedBytes: number, windowBytes: number, meter: RateMeter) {
+  constructor(budget: ByteBudget, body: Pick<BudgetAccount, 'expectedBytes' | 'windowBytes' | 'meter' | 'isPatient'>) {
     this.budget = budget;
-    this.expectedBytes = expectedBytes;
-    this.windowBytes = windowBytes;
-    this.meter = meter;
+    this.expectedBytes = body.expectedBytes;
+    this.windowBytes = body.windowBytes;
+    this.meter = body.meter;
+    this.isPatient = body.isPatient;
   }
 
   get neededBytes(): number {

@@ -195,6 +195,98 @@ describe('waiting', () => {
     expect(await forLong).toBe('overloaded');
   });
 
+  test('a patient one waits as long as any, and no longer, however little it has delivered', async () => {
+    const { budget, pass, open, send } = makeBudget();
+    for (let i = 0; i < 2; i++) {
+      const stored = await open(32 * MiB);
+      send(stored, 32 * MiB);
+      budget.received(stored);
+    }
+    const patient = await budget.open(MiB, 256 * 1024, { isPatient: true });
+    budget.receiving(patient);
+    const waiting = outcome(budget.charge(patient, 1));
+    pass(budgetDefaults.waitMsMax - 100);
+    expect(await isSettled(waiting)).toBe(false);
+    expect(patient.heldBytes).toBe(0);
+    pass(100);
+    expect(await waiting).toBe('overloaded');
+  });
+
+  /** Both halves of it are stored, and stay. */
+  const full = async () => {
+    const world = makeBudget();
+    for (let i = 0; i < 2; i++) {
+      const stored = await world.open(32 * MiB);
+      world.send(stored, 32 * MiB);
+      world.budget.received(stored);
+    }
+    const openPatient = async (device: number, windowBytes = 256 * 1024): Promise<BudgetAccount> => {
+      const account = await world.budget.open(16 * MiB, windowBytes, { isPatient: true });
+      account.device = device;
+      world.budget.receiving(account);
+      return account;
+    };
+    return { ...world, openPatient };
+  };
+
+  test('patient ones leave half of the windows to others, who are opened', async () => {
+    const { budget, pass, open, openPatient } = await full();
+    const waits: Promise<string>[] = [];
+    for (let i = 0; i < 256; i++) {
+      const account = await openPatient(i);
+      const wait = budget.charge(account, 1);
+      wait.catch(() => budget.close(account)); // the request unwinds
+      waits.push(outcome(wait));
+    }
+    expect(budget.windowBytes).toBe(64 * MiB);
+    pass(1_100);
+    expect(await Promise.all(waits.slice(128))).toEqual(Array(128).fill('overloaded'));
+    for (const wait of waits.slice(0, 128)) expect(await isSettled(wait)).toBe(false);
+    for (let i = 0; i < 128; i++) await open(MiB, 1_000 + i);
+  });
+
+  test('of one device eight wait long, and the ninth as anybody', async () => {
+    const { budget, pass, openPatient } = await full();
+    const waits: Promise<string>[] = [];
+    for (let i = 0; i < 9; i++) waits.push(outcome(budget.charge(await openPatient(1), 1)));
+    const other = outcome(budget.charge(await openPatient(2), 1));
+    pass(1_100);
+    expect(await waits[8]).toBe('overloaded');
+    for (const wait of [...waits.slice(0, 8), other]) expect(await isSettled(wait)).toBe(false);
+  });
+
+  test('who cannot wait goes before those who can and hold nothing, not before those who hold some', async () => {
+    const world = makeBudget();
+    const { budget, open, send } = world;
+    const [a, b] = [await open(32 * MiB), await open(30 * MiB)];
+    const openPatient = async (device: number) => {
+      const account = await budget.open(16 * MiB, 256 * 1024, { isPatient: true });
+      account.device = device;
+      budget.receiving(account);
+      return account;
+    };
+    const [holds, empty] = [await openPatient(1), await openPatient(2)];
+    expect([send(holds, MiB), send(a, 32 * MiB), send(b, 30 * MiB)]).toEqual([true, true, true]);
+    for (const account of [a, b]) budget.received(account);
+    const order: string[] = [];
+    const wait = (name: string, account: BudgetAccount): void =>
+      void budget.charge(account, 6 * MiB).then(() => order.push(name));
+    wait('empty', empty);
+    wait('holds', holds);
+    wait('agent', await open(12 * MiB, 3));
+    budget.close(a);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(order).toEqual(['holds', 'agent', 'empty']);
+  });
+
+  test('a client that is gone already waits for nothing', async () => {
+    const { budget, openPatient } = await full();
+    for (let i = 0; i < 255; i++) await openPatient(i);
+    const gone = AbortSignal.abort();
+    expect(await outcome(budget.open(16 * MiB, 64 * MiB, { signal: gone, isPatient: true }))).toBe('request_timeout');
+    expect(budget.waiters).toBe(0);
+  });
+
   test('a wait ends with the request', async () => {
     const { budget, open } = makeBudget();
     const [a, b, c] = [await open(32 * MiB), await open(32 * MiB), await open(32 * MiB)];

@@ -32,6 +32,8 @@ interface Waiter {
   untilMs: number;
   granted: () => void;
   refused: (reason: Problem) => void;
+  /** Its wait is over: nobody has to tell it that its client is gone. */
+  leave: () => void;
 }
 
 function isSending(account: BudgetAccount): boolean {
@@ -41,6 +43,8 @@ function isSending(account: BudgetAccount): boolean {
 const sweepEveryMs = 100;
 const fadePerSweep = 0.8;
 const retryAfterSeconds = 2;
+/** Half of the requests of a repository: the others are for its locks and lists. */
+const patientPerDeviceMax = 8;
 
 export class ByteBudget {
   readonly settings: BudgetSettings;
@@ -50,7 +54,7 @@ export class ByteBudget {
   resets = 0;
   refusals = 0;
   readonly #now: () => number;
-  /** In the order of opening: the order of granting. */
+  /** In the order of opening: the order of granting, but for those that can wait. */
   readonly #accounts = new Set<BudgetAccount>();
   readonly #waiters = new Set<Waiter>();
   /** Given back by bodies that were cut short, and perhaps not collected yet: fades within about a second. */
@@ -91,12 +95,18 @@ export class ByteBudget {
   /**
    * Opens an account for a body that is about to arrive.
    * @param windowBytes what its sender may have sent before anything is read: its stream's window
+   * @param options.isPatient its sender is better served by the longest wait there is, once open, than by a refusal
    * @throws Problem overloaded, when there is no room for its window within the wait
    */
-  async open(expectedBytes: number, windowBytes: number, signal?: AbortSignal): Promise<BudgetAccount> {
+  async open(
+    expectedBytes: number,
+    windowBytes: number,
+    { signal, isPatient = false }: { signal?: AbortSignal; isPatient?: boolean } = {},
+  ): Promise<BudgetAccount> {
     const { rateGraceMs, rateBytesPerSecondMin } = this.settings;
     const meter = new RateMeter({ overMs: rateGraceMs, bytesPerSecondMin: rateBytesPerSecondMin });
-    const account = new BudgetAccount(this, expectedBytes, Math.min(expectedBytes, windowBytes), meter);
+    const window = Math.min(expectedBytes, windowBytes);
+    const account = new BudgetAccount(this, { expectedBytes, windowBytes: window, meter, isPatient });
     this.#startSweeping();
     if (this.#windowFits(account)) {
       this.#admit(account);
@@ -274,9 +284,11 @@ export class ByteBudget {
     if (!wish.opens) account.state = 'waiting';
     return new Promise((resolve, reject) => {
       // Refusing costs the sender what it took to send so far, so it is worth waiting that long: in all its waits, for
-      // else a little room now and then would keep many waiting and none of them going.
+      // else a little room now and then would keep many waiting and none of them going. A patient one waits unread and takes
+      // no more meanwhile; what it has it keeps for that time, unless it is slow and others need it.
       const { waitMs, waitMsMax } = this.settings;
-      const allowedMs = Math.min(waitMsMax, Math.max(waitMs, account.meter.activeMs(now)));
+      const worthMs = Math.max(waitMs, account.meter.activeMs(now));
+      const allowedMs = this.#hasPatience(account, wish) ? waitMsMax : Math.min(waitMsMax, worthMs);
       const untilMs = now + Math.max(0, allowedMs - account.waitedMs);
       const waiter: Waiter = {
         account,
@@ -286,16 +298,27 @@ export class ByteBudget {
         untilMs,
         granted: resolve,
         refused: reject,
+        leave: () => {},
       };
-      wish.signal?.addEventListener(
-        'abort',
-        () => this.#refuse(waiter, new Problem('request_timeout', 'the client has gone')),
-        { once: true },
-      );
+      const onGone = (): void => this.#refuse(waiter, new Problem('request_timeout', 'the client has gone'));
+      waiter.leave = () => wish.signal?.removeEventListener('abort', onGone);
+      wish.signal?.addEventListener('abort', onGone, { once: true });
       this.#waiters.add(waiter);
+      if (wish.signal?.aborted) return onGone();
       this.#startSweeping();
       this.#makeRoom(waiter);
     });
+  }
+
+  /**
+   * Whether it may wait long. Others pay for that: one that waits keeps its window, and a place among the requests of its
+   * device. So all that wait in patience leave half of the windows to others, and those of one device half of its places.
+   */
+  #hasPatience(account: BudgetAccount, { opens }: { opens: boolean }): boolean {
+    if (!account.isPatient || opens || this.windowBytes > this.settings.totalBytes / 2) return false;
+    let ofDevice = 0;
+    for (const { account: other } of this.#waiters) if (other.isPatient && other.device === account.device) ofDevice++;
+    return ofDevice < patientPerDeviceMax;
   }
 
   /** Grants what fits, oldest body first. */
@@ -318,7 +341,10 @@ export class ByteBudget {
   #inOrder(): Waiter[] {
     const byAccount = new Map([...this.#waiters].map((waiter) => [waiter.account, waiter]));
     const open = [...this.#accounts].flatMap((account) => byAccount.get(account) ?? []);
-    return [...open, ...[...this.#waiters].filter((waiter) => waiter.opens)];
+    // Others are sent away long before: they do not stand behind those that can wait and lose nothing by it.
+    const canWait = ({ account }: Waiter): boolean => account.isPatient && account.heldBytes === 0;
+    const opening = [...this.#waiters].filter((waiter) => waiter.opens);
+    return [...open.filter((waiter) => !canWait(waiter)), ...open.filter(canWait), ...opening];
   }
 
   /** Resets as few slow senders as it takes to let the waiter in; none when that would not be enough, or it is slow itself. */
@@ -380,6 +406,7 @@ export class ByteBudget {
 
   #endWait(waiter: Waiter): boolean {
     waiter.account.waitedMs += this.#now() - waiter.since;
+    waiter.leave();
     return this.#waiters.delete(waiter);
   }
 

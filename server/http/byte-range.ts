@@ -17,7 +17,7 @@ export function readRange(ctx: Context, { etag, length }: { etag: string; length
   if (ifRange !== '' && ifRange !== etag) return null;
   const parsed = parseRange(ctx.get('range'), length);
   if (parsed !== 'unsatisfiable') return parsed;
-  throw new Problem('range_not_satisfiable', `the block holds ${length} bytes`, { length });
+  throw new Problem('range_not_satisfiable', `there are ${length} bytes`, { length });
 }
 
 /** A pure reading of the header, for content of `length` bytes. */

@@ -292,7 +292,7 @@ describe('the dashboard', () => {
     await queues.add({ name: 'prune', queue: 'deleting' });
     const answer = await page(await start(), '/api/queues?activeQueue=deleting&page=1&jobsPerPage=10&status=waiting');
     const shown = JSON.parse(answer.body.toString()).queues as { name: string; counts: { waiting: number } }[];
-    expect(shown.map(({ name }) => name).toSorted()).toEqual(['checking', 'deleting', 'housekeeping']);
+    expect(shown.map(({ name }) => name).toSorted()).toEqual(['checking', 'deleting', 'housekeeping', 'restoring']);
     expect(shown.find(({ name }) => name === 'deleting')!.counts.waiting).toBe(1);
     expect(answer.headers['cache-control']).toBe('no-store');
   });

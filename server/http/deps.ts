@@ -4,11 +4,14 @@
 import type { ServerHttp2Session } from 'node:http2';
 import type Koa from 'koa';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
+import type { DeviceChannels } from '../channels/hub.ts';
 import type { DeviceAccess } from '../directory/devices/access.ts';
 import type { Directory } from '../directory/directory.ts';
+import type { RepositoryAccess } from '../directory/restic/access.ts';
 import type { Operator } from '../directory/sign-in/operators/basic-sign-in.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import type { Room } from '../restoring/flow/room.ts';
 import type { ByteBudget } from './budget.ts';
 import type { HttpSettings } from './settings.ts';
 import type { Slots } from './slots.ts';
@@ -32,9 +35,18 @@ export interface AppDeps {
   readiness: Readonly<Record<string, ReadinessCheck>>;
   requests: RequestsInFlight;
   slots: RequestSlots;
+  /** What restores that are sent, and downloads of what is staged, share of memory. */
+  restoreRoom: Room;
+  /** To devices, to tell them what to do. */
+  channels: DeviceChannels;
+  /** Puts a job in, where there is a queue; what it is to do is in the rows already. */
+  startJob: StartJob;
   /** Serves a path below its mount as the queues' dashboard; null where there is none. */
   dashboard: Dashboard | null;
 }
+
+/** Returns at once, and throws nothing: a job that is lost is found again by its rows. */
+export type StartJob = (name: 'restore', ids: Record<string, number>) => void;
 
 /** Koa middleware for everything below `dashboardPath`. Leaves what it does not know to `next`. */
 export type Dashboard = (ctx: Context, next: () => Promise<unknown>) => Promise<unknown>;
@@ -45,8 +57,14 @@ export interface RequestSlots {
   readonly requests: Slots;
   readonly fetches: Slots;
   readonly versionStreams: Slots;
-  /** By user or program: zips and tars that are made while they are sent. */
+  /** By user or program: zips, tars and exports that are made while they are sent. */
   readonly restores: Slots;
+  /** By user, program or link: what is staged, on its way to them. */
+  readonly downloads: Slots;
+  /** By tenant: the same. */
+  readonly tenantDownloads: Slots;
+  /** By user or program: restores that this process stages, being told the password. */
+  readonly stagings: Slots;
   /** By address: requests without a token, so that their bodies cannot fill the budget of the uploads. */
   readonly strangers: Slots;
   /** By address: sign-ins of people and programs, so that nobody's dripping registration shuts them out. */
@@ -60,6 +78,8 @@ export interface RequestsInFlight {
   draining: boolean;
   /** From then on /readyz says no; requests are still served. */
   leaving: boolean;
+  /** Aborted when it drains: what goes on without whoever asked for it ends. */
+  readonly stopping: AbortController;
 }
 
 export interface RequestState {
@@ -70,6 +90,8 @@ export interface RequestState {
   signal: AbortSignal;
   /** Set by device(). */
   device?: DeviceAccess;
+  /** Set by repository(). */
+  repository?: RepositoryAccess;
   /** Set by operator(). */
   operator?: Operator;
   /** Set by device('own') and device('read') on routes that name an archive. */

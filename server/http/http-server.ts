@@ -1,12 +1,14 @@
 /** The HTTP side put together: what a process starts, and stops. */
 import type Koa from 'koa';
 import type { Storage } from '../../storage/storage.ts';
+import { type ChannelSettings, DeviceChannels } from '../channels/hub.ts';
 import type { Directory } from '../directory/directory.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { Room } from '../restoring/flow/room.ts';
 import { createApp, createRequestsInFlight } from './app.ts';
 import { ByteBudget } from './budget.ts';
-import type { AppDeps, Dashboard, ReadinessCheck, RequestSlots, RequestState } from './deps.ts';
+import type { AppDeps, Dashboard, ReadinessCheck, RequestSlots, RequestState, StartJob } from './deps.ts';
 import { createListeners } from './listener.ts';
 import type { HttpSettings } from './settings.ts';
 import { type ShutdownResult, shutDown } from './shutdown.ts';
@@ -23,6 +25,8 @@ export interface HttpServerParts {
   settings: HttpSettings;
   /** The queues' dashboard; without it there is none. */
   dashboard?: Dashboard;
+  /** Puts jobs into the queues; without it they are found by their schedule. */
+  startJob?: StartJob;
 }
 
 export interface HttpServer {
@@ -43,13 +47,19 @@ export function createHttpServer(
   const { settings, metrics, storage } = parts;
   const budget = new ByteBudget(settings.budget);
   const requests = createRequestsInFlight();
+  const channels = new DeviceChannels(storage.database, channelSettings(settings), (err) =>
+    parts.log.warn({ err }, 'channels to devices'),
+  );
   const app = makeApp({
     ...parts,
     dashboard: parts.dashboard ?? null,
+    startJob: parts.startJob ?? (() => {}),
     budget,
     requests,
     windows: new StreamWindows(budget, settings),
     slots: createSlots(settings),
+    restoreRoom: new Room(settings.restoreBudgetBytes),
+    channels,
   });
   const listeners = createListeners(settings, app, {
     onClientError: (error) => {
@@ -73,11 +83,27 @@ export function createHttpServer(
       streams: listeners.sessions.streams,
     }),
     databasePool: () => storage.database.pool,
+    numbers: [
+      {
+        name: 'command_channels',
+        help: 'Channels to devices that this process holds',
+        read: async () => channels.size,
+      },
+    ],
   });
   return {
     listen: () => listeners.listen(),
-    shutDown: (bounds) => shutDown({ listeners, requests }, bounds),
+    async shutDown(bounds) {
+      const result = await shutDown({ listeners, requests, onDraining: () => channels.endAll() }, bounds);
+      await channels.close();
+      return result;
+    },
   };
+}
+
+function channelSettings(settings: HttpSettings): ChannelSettings {
+  const { commandChannelsMax: max, commandHeartbeatMs: heartbeatMs, commandLookMs: lookEveryMs } = settings;
+  return { max, heartbeatMs, lookEveryMs, hearEveryMs: 2 * lookEveryMs };
 }
 
 function createSlots(settings: HttpSettings): RequestSlots {
@@ -95,9 +121,20 @@ function createSlots(settings: HttpSettings): RequestSlots {
       Number.POSITIVE_INFINITY,
       settings.requestsPerDeviceMax,
     ),
-    fetches: slots('fetches', settings.fetchesMax, settings.fetchesPerDeviceMax),
+    fetches: new Slots({
+      ...waits,
+      what: 'fetches',
+      max: settings.fetchesMax,
+      perHolderMax: settings.fetchesPerDeviceMax,
+      waitMs: settings.fetchWaitMs,
+      waitersMax: settings.fetchWaitersMax,
+    }),
     versionStreams: slots('streams of versions', settings.versionStreamsMax, settings.versionStreamsPerDeviceMax),
     restores: slots('restores', settings.restoresMax, settings.restoresPerPersonMax),
+    downloads: slots('downloads', settings.downloadsMax, settings.downloadsPerPersonMax),
+    // All tenants together are bounded by the places above, which one has already when it comes here.
+    tenantDownloads: slots('downloads of this tenant', Number.POSITIVE_INFINITY, settings.downloadsPerTenantMax),
+    stagings: slots('restores being staged', settings.stagingsMax, settings.stagingsPerPersonMax),
     strangers: slots('registrations', settings.strangersMax, settings.strangersPerAddressMax),
     signIns: slots('sign-ins', settings.strangersMax, settings.strangersPerAddressMax),
   };

@@ -170,8 +170,12 @@ function createCleartextServer(
   server.removeAllListeners('connection');
   server.on('connection', (socket: Socket) =>
     sniffProtocol(socket, settings.handshakeTimeoutMs, (protocol) => {
-      if (protocol === 'h2') h2c.emit('connection', socket);
-      else serveHttp1!.call(server, socket);
+      if (protocol === 'h2') {
+        // As a server of HTTP/1.1 takes them, connections may be half closed; a peer of HTTP/2 that has gone would be found out
+        // by the next PING only, and hold its long answers till then.
+        socket.allowHalfOpen = false;
+        h2c.emit('connection', socket);
+      } else serveHttp1!.call(server, socket);
     }),
   );
   return server;

@@ -61,7 +61,8 @@ function endUnreadBody(ctx: Context): void {
   const { stream } = ctx.res as unknown as { stream?: ServerHttp2Stream };
   stream?.once('finish', () => {
     if (stream.readableEnded) return;
-    if (!stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
+    // Of a request without a body there is nothing to stop: clients in Go before 1.20 would take it for a failure.
+    if (!stream.closed && !stream.endAfterHeaders) stream.close(constants.NGHTTP2_NO_ERROR);
     stream.resume(); // what has come already must be let go, or the stream never closes
   });
 }
@@ -73,7 +74,7 @@ function linger(request: IncomingMessage): void {
 }
 
 function report(ctx: Context, { deps, startedAt }: { deps: AppDeps; startedAt: number }): void {
-  const { device, operator, bytesIn, bytesOut, failure, log } = ctx.state;
+  const { device, repository, operator, bytesIn, bytesOut, failure, log } = ctx.state;
   const ms = performance.now() - startedAt;
   const route = routeOf(ctx);
   const method = knownMethods.has(ctx.method) ? ctx.method : 'other';
@@ -90,6 +91,7 @@ function report(ctx: Context, { deps, startedAt }: { deps: AppDeps; startedAt: n
     bytesIn,
     bytesOut,
     ...(device ? { device: device.deviceId } : {}),
+    ...(repository ? { repository: repository.deviceId, tokenId: repository.token } : {}),
     ...(operator ? { operator: operator.id } : {}),
     ...(complete ? {} : { cut: true, ...(failure instanceof Error ? { reason: failure.message } : {}) }),
   };

@@ -64,7 +64,7 @@ async function start(settings: Partial<HttpSettings>): Promise<void> {
   server = await startTestServer({
     storage,
     directory,
-    settings: { slotWaitMs: 100, ...settings },
+    settings: { slotWaitMs: 100, fetchWaitMs: 100, ...settings },
     routes: (router, deps) => {
       registrationRoutes(router, deps);
       blockRoutes(router, deps);

@@ -66,17 +66,44 @@ export interface HttpSettings {
    */
   fetchesMax: number;
   fetchesPerDeviceMax: number;
+  /** How long a reading of blocks waits for its place, and how many may wait: four of each of 256 agents that restore. */
+  fetchWaitMs: number;
+  fetchWaitersMax: number;
   /** Streams of versions at a time, for all devices and for one. */
   versionStreamsMax: number;
   versionStreamsPerDeviceMax: number;
-  /** Restores to browsers that are sent at a time, for all people and for one; each holds `restoreWindowBytes` of content. */
+  /** Restores to browsers that are sent at a time, for all people and for one. */
   restoresMax: number;
   restoresPerPersonMax: number;
+  /** Bytes of content that all of them hold, and that one holds at most. */
+  restoreBudgetBytes: number;
   restoreWindowBytes: number;
   /** How long counting what a restore comes to may take. */
   restorePlanMs: number;
   /** How often a restore that is sent asks whether it was cancelled, and whether whoever asked still may. */
   restoreCheckMs: number;
+  /** What is staged, on its way to people at a time: for all, for one, and for the people of one tenant. */
+  downloadsMax: number;
+  downloadsPerPersonMax: number;
+  downloadsPerTenantMax: number;
+  /** Restores that this process stages at a time, being told the password; each holds two parts of 8 MiB beside its window. */
+  stagingsMax: number;
+  stagingsPerPersonMax: number;
+  /** Bytes that staged restores take in the bucket at most, of all, of one tenant and of one person. */
+  stagingBytesMax: number;
+  stagingTenantBytesMax: number;
+  stagingPersonBytesMax: number;
+  /** How long what is staged is kept. */
+  stagedRestoreMs: number;
+  /** Channels to devices of one process; each is a connection too. */
+  commandChannelsMax: number;
+  commandHeartbeatMs: number;
+  /** How often it is looked whether a device is to be told something that this process did not hear of. */
+  commandLookMs: number;
+  /** How long a device may be silent before what was pushed to it lapses. */
+  pushExpiresMs: number;
+  /** How long it is waited for a device to show a folder. */
+  browseWaitMs: number;
   /** Requests of one device, or one administrator, at a time, of any kind. */
   requestsPerDeviceMax: number;
   /**
@@ -115,7 +142,7 @@ export interface BudgetSettings {
   rateGraceMs: number;
   /** How long a body that has delivered little waits for room before it is told to come back. */
   waitMs: number;
-  /** The longest that one waits that has delivered much, and would have to send it again. */
+  /** The longest that one waits that has delivered much, and would have to send it again; and any of restic's. */
   waitMsMax: number;
   /** Without a byte for this long a body is given up. */
   idleMs: number;
@@ -161,13 +188,30 @@ export const httpDefaults: HttpSettings = {
   streamWindowBytesMax: 4 * MiB,
   fetchesMax: 32,
   fetchesPerDeviceMax: 8,
+  fetchWaitMs: 45_000,
+  fetchWaitersMax: 1_024,
   versionStreamsMax: 64,
   versionStreamsPerDeviceMax: 4,
-  restoresMax: 8,
+  restoresMax: 128,
   restoresPerPersonMax: 2,
+  restoreBudgetBytes: 256 * MiB,
   restoreWindowBytes: 32 * MiB,
   restorePlanMs: 30_000,
   restoreCheckMs: 2_000,
+  downloadsMax: 128,
+  downloadsPerPersonMax: 4,
+  downloadsPerTenantMax: 96,
+  stagingsMax: 4,
+  stagingsPerPersonMax: 2,
+  stagingBytesMax: 20 * 1024 * MiB,
+  stagingTenantBytesMax: 20 * 1024 * MiB,
+  stagingPersonBytesMax: 20 * 1024 * MiB,
+  stagedRestoreMs: 24 * 60 * 60_000,
+  commandChannelsMax: 3_072,
+  commandHeartbeatMs: 20_000,
+  commandLookMs: 30_000,
+  pushExpiresMs: 7 * 24 * 3_600_000,
+  browseWaitMs: 20_000,
   requestsPerDeviceMax: 16,
   strangersMax: 32,
   strangersPerAddressMax: 16,

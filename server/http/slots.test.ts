@@ -63,3 +63,20 @@ test('no more may wait than the bounds say, of one holder and of all', async () 
   (await waiting[1]!)();
   expect(await outcome(slots.take(3))).toBe('taken');
 });
+
+test('a slot that comes back goes to whoever has least, and of those to the one that waited longest', async () => {
+  const slots = new Slots({ ...bounds, max: 3, perHolderMax: 3, waitersMax: 8, waitersPerHolderMax: 3 });
+  const held = [await slots.take(1), await slots.take(1), await slots.take(2)];
+  const order: (number | string)[] = [];
+  const waiting = [1, 1, 2, 'new', 'other'].map((holder) =>
+    slots.take(holder).then((release) => {
+      order.push(holder);
+      return release;
+    }),
+  );
+  held[0]!(); // 1 and 2 have one each: somebody who has none comes first, though later
+  held[1]!(); // now 1 has none, and waits for longest
+  held[2]!();
+  for (const each of [3, 0, 2, 4, 1]) (await waiting[each]!)();
+  expect(order).toEqual(['new', 1, 2, 'other', 1]);
+});

@@ -1,6 +1,7 @@
 /**
  * How many of one costly thing go on at a time, for everybody and for one holder. Waiting is bounded, in time and in
- * number, and in order.
+ * number. What comes free goes to whoever has least of it, and of those to the one that waited longest: so many who ask
+ * for several each get as much as each other.
  */
 import { Problem } from '../../protocol/problems.ts';
 
@@ -95,9 +96,18 @@ export class Slots {
   }
 
   #admitNext(): void {
-    for (const waiter of this.#waiters) {
-      if (this.#taken >= this.#settings.max) return;
-      if (this.#isFree(waiter.holder)) waiter.admit();
+    while (this.#taken < this.#settings.max) {
+      let next: Waiter | null = null;
+      let least = this.#settings.perHolderMax;
+      for (const waiter of this.#waiters) {
+        const held = this.#byHolder.get(waiter.holder) ?? 0;
+        if (held >= least) continue;
+        next = waiter;
+        least = held;
+        if (held === 0) break;
+      }
+      if (!next) return;
+      next.admit();
     }
   }
 }

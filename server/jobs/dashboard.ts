@@ -13,6 +13,7 @@ const descriptions: Record<QueueName, string> = {
   housekeeping: 'Short work: runs that were left, counters, leases',
   deleting: 'Retention, and what it frees: versions, blocks, objects',
   checking: 'Reading and comparing what is stored',
+  restoring: 'Staged restores: archives made in the bucket, to be fetched',
 };
 
 /**

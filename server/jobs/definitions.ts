@@ -12,7 +12,12 @@ import { verifyDue } from '../../storage/archive/checking/verify.ts';
 import { compactDue } from '../../storage/archive/deleting/compact.ts';
 import { deleteDeadObjects } from '../../storage/archive/deleting/delete-objects.ts';
 import { expireArchives } from '../../storage/archive/deleting/expire-archives.ts';
-import { foldUsage, forgetLapsedLeases, trimCommits } from '../../storage/archive/deleting/housekeeping.ts';
+import {
+  foldUsage,
+  forgetDeleteDays,
+  forgetLapsedLeases,
+  trimCommits,
+} from '../../storage/archive/deleting/housekeeping.ts';
 import { inBackground } from '../../storage/archive/deleting/in-background.ts';
 import { reclaimDue, settleDue } from '../../storage/archive/deleting/reclaim.ts';
 import { applyPolicies } from '../../storage/archive/retention/apply-policies.ts';
@@ -25,6 +30,11 @@ import { signHeads } from '../directory/audit/heads/sign-heads.ts';
 import { tellRepeats } from '../directory/audit/tell-repeats.ts';
 import { forgetHeldKeys } from '../directory/keys/raising/forget-held.ts';
 import { forgetRequestsMade } from '../directory/requests-made.ts';
+import { forgetRestores } from '../directory/restores/history-forgetting.ts';
+import { keepMomentsOfPushed, lapsePushed } from '../directory/restores/pushing/lapsing.ts';
+import { deleteStaged } from '../directory/restores/staging/delete-staged.ts';
+import type { StagingParts } from '../directory/restores/staging/stage.ts';
+import { stageOne, startDue } from '../directory/restores/staging/stage-due.ts';
 import { pruneDeps } from '../directory/retention.ts';
 import { sweepSignIn } from '../directory/sign-in/sweep.ts';
 import { deleteTenants } from '../directory/tenants/deleting/delete-tenants.ts';
@@ -42,10 +52,10 @@ const keepCommitsMs = 30 * day;
 /** Nor does a caller of the API with the key of a request. */
 const keepRequestsMs = day;
 
-export const queueNames = ['housekeeping', 'deleting', 'checking'] as const;
+export const queueNames = ['housekeeping', 'deleting', 'checking', 'restoring'] as const;
 /**
  * Apart, so that long work never keeps short work waiting. `housekeeping` takes seconds; `deleting` takes versions,
- * blocks and objects away; `checking` reads what there is, and compares.
+ * blocks and objects away; `checking` reads what there is, and compares; `restoring` stages restores.
  */
 export type QueueName = (typeof queueNames)[number];
 
@@ -62,8 +72,14 @@ export interface JobContext {
   paceClock?: PaceClock;
   verifyBytesPerSecond: number;
   verifyEveryMs: number;
+  /** How long restores stay in the history. Left out: two years. */
+  restoreHistoryMs?: number;
   /** Null: there are none, so heads of the audit log are not signed. */
   auditKeys: AuditKeys | null;
+  /** What restores are staged with. Null: this process cannot open the keys of backups. */
+  staging: Pick<StagingParts, 'directory' | 'settings' | 'onFault'> | null;
+  /** Puts a job in, unless the same one waits or goes on already. */
+  startJob(name: 'restore', ids: Record<string, number>): Promise<void>;
 }
 
 /** What a job did, in numbers: for its record, the log and the metrics. */
@@ -120,7 +136,13 @@ export type JobName =
   | 'tell-repeated-acts'
   | 'sign-audit-heads'
   | 'expire-acts'
-  | 'forget-held-keys';
+  | 'end-commands'
+  | 'keep-pushed-moments'
+  | 'forget-held-keys'
+  | 'forget-restores'
+  | 'restore'
+  | 'stage-restores'
+  | 'delete-staged';
 
 export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
   'abandon-stale-runs': {
@@ -147,7 +169,10 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     queue: 'housekeeping',
     everyMs: 6 * hour,
     sliceMs: 5 * minute,
-    work: ({ storage }, { signal }) => trimCommits(storage, { keepMs: keepCommitsMs, signal }),
+    work: async ({ storage }, { signal }) => ({
+      ...(await trimCommits(storage, { keepMs: keepCommitsMs, signal })),
+      ...(await forgetDeleteDays(storage)),
+    }),
   },
 
   // Prune looks where something is due. Under another policy that may be files that were not.
@@ -279,6 +304,22 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
       unlessStopped(expireLogs(storage, signing(auditKeys), fence, { signal })),
   },
 
+  // What devices were told to do: what none came for ends, and what ended is forgotten.
+  'end-commands': {
+    queue: 'housekeeping',
+    everyMs: minute,
+    sliceMs: minute,
+    work: ({ storage }, { signal }) => lapsePushed(storage.database, { signal }),
+  },
+  // Restores that wait for their devices, or go on there: what was current at their moments stays.
+  'keep-pushed-moments': {
+    queue: 'housekeeping',
+    everyMs: 10 * minute,
+    sliceMs: 5 * minute,
+    work: ({ storage }, { signal }) =>
+      keepMomentsOfPushed(storage.database, { leaseMs: storage.settings.restoreLeaseMs, signal }),
+  },
+
   // Keys that were kept for a hold, after its release.
   'forget-held-keys': {
     queue: 'housekeeping',
@@ -286,7 +327,45 @@ export const jobDefinitions: Readonly<Record<JobName, JobDefinition>> = {
     sliceMs: 5 * minute,
     work: ({ storage }, { signal }) => forgetHeldKeys(storage.database, { signal }),
   },
+
+  'forget-restores': {
+    queue: 'housekeeping',
+    everyMs: 6 * hour,
+    sliceMs: 5 * minute,
+    work: ({ storage, restoreHistoryMs = 730 * day }, { signal }) =>
+      forgetRestores(storage.database, { keepMs: restoreHistoryMs, signal }),
+  },
+
+  // One that was just planned, by its number, so that nobody waits for the next look. The schedule's own has none.
+  restore: {
+    queue: 'restoring',
+    everyMs: day,
+    sliceMs: null,
+    ids: z.strictObject({ restore: z.int().positive().optional() }) as unknown as z.ZodType<Record<string, number>>,
+    work: async (context, { signal, ids }) =>
+      ids.restore === undefined ? {} : stageOne(stagingParts(context), ids.restore, signal),
+  },
+  // A job for each that is due, whatever became of the one it had. Apart from them, since it must not wait for any.
+  'stage-restores': {
+    queue: 'housekeeping',
+    everyMs: minute,
+    sliceMs: minute,
+    work: ({ storage, startJob }) => startDue(storage.database, (restore) => startJob('restore', { restore })),
+  },
+  'delete-staged': {
+    queue: 'deleting',
+    everyMs: minute,
+    sliceMs: 5 * minute,
+    work: ({ storage, fence }, { signal, progress }) =>
+      unlessStopped(deleteStaged(storage, fence, { signal, onProgress: progress })),
+  },
 };
+
+/** @throws NotNow when there are no keys to open backups with, which the worker has said at its start */
+function stagingParts({ staging, storage, fence }: JobContext): StagingParts {
+  if (staging) return { ...staging, storage, fence };
+  throw new NotNow('this worker cannot open the keys of backups: set HOLDFAST_KEY_FILE or HOLDFAST_KEY_SERVICE');
+}
 
 /** The storage for work that can wait, so that backups beside it keep their speed. */
 function resting(

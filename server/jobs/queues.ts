@@ -35,7 +35,7 @@ export interface Queues {
   schedule(jobs: readonly Scheduled[]): Promise<void>;
   /** Puts right what has happened to their schedules. @returns the names of those that had to be */
   keepScheduled(jobs: readonly Scheduled[]): Promise<string[]>;
-  /** Puts a job in now. */
+  /** Puts a job in now; one with ids not while the same one waits or goes on already. */
   add(job: Pick<Scheduled, 'name' | 'queue'>, ids?: Record<string, number>): Promise<void>;
   /** @throws Error when they do not answer within three seconds */
   states(): Promise<Record<QueueName, QueueState>>;
@@ -183,7 +183,9 @@ export async function openQueues(settings: QueueSettings, onError: (error: Error
     },
     keepScheduled: keep,
     async add({ name, queue }, ids = {}) {
-      await queueOf(queue).add(name, ids);
+      const hasIds = Object.keys(ids).length > 0;
+      // Forgotten by the queue with the job's end, and when it is emptied.
+      await queueOf(queue).add(name, ids, hasIds ? { deduplication: { id: `${name} ${JSON.stringify(ids)}` } } : {});
     },
     async states() {
       const states = queueNames.map(async (name) => [name, await stateOf(queueOf(name))] as const);

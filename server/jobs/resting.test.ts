@@ -101,6 +101,8 @@ async function runAll(
     verifyBytesPerSecond: 1e9,
     verifyEveryMs: 1,
     auditKeys: null,
+    staging: null,
+    startJob: async () => {},
   };
   const rests = new Map<JobName, number[]>();
   for (const name of names) {

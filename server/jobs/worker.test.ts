@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
+import { z } from 'zod';
 import { fenceDefaults, openFence } from '../../storage/archive/checking/fence.ts';
 import { type Database, databaseDefaults, openDatabase, statement } from '../../storage/catalog/database.ts';
 import { createArchive, createVault } from '../../storage/catalog/vaults.ts';
@@ -100,6 +101,8 @@ describe('the schedule', () => {
       verifyBytesPerSecond: 1_000_000,
       verifyEveryMs: 86_400_000,
       auditKeys: readAuditKeys(newAuditKeyFile()),
+      staging: null,
+      startJob: async () => {},
     };
     const parts = { settings, queues: own, context, events };
     const workers = await Promise.all([startWorker(parts), startWorker(parts)]);
@@ -271,6 +274,39 @@ describe('a job', () => {
     await until(async () => (await jobRows()).filter(({ state }) => state === 'completed').length === 4);
     await until(() => worker.done.length > 0);
     expect(most).toBe(1);
+  });
+
+  test('with ids: put in again while it waits or goes on it is the same job, and two go on while others wait', async () => {
+    const begun: number[] = [];
+    const { promise: mayEnd, resolve: end } = Promise.withResolvers<void>();
+    const ids = z.strictObject({ restore: z.int().optional() }) as unknown as z.ZodType<Record<string, number>>;
+    const restore = testJob(
+      async (run) => {
+        if (run.ids.restore === undefined) return {};
+        begun.push(run.ids.restore);
+        await mayEnd;
+        return {};
+      },
+      { queue: 'restoring', ids },
+    );
+    let swept = 0;
+    const sweep = testJob(async () => ({ swept: ++swept }), { everyMs: 150 });
+    await start({ restore, sweep });
+    const job = { name: 'restore', queue: 'restoring' } as const;
+    for (let round = 0; round < 3; round++) for (const one of [1, 2, 3]) await queues.add(job, { restore: one });
+    await until(() => begun.length === 2);
+    for (const one of [1, 2, 3]) await queues.add(job, { restore: one });
+    // What looks for more of them waits for none.
+    const before = swept;
+    await until(() => swept > before + 1);
+    expect(begun).toEqual([1, 2]);
+    end();
+    await until(() => begun.length === 3);
+    await until(async () => (await jobRows()).every(({ name, state }) => name !== 'restore' || state !== 'active'));
+    // Over, it can be put in again.
+    await queues.add(job, { restore: 1 });
+    await until(() => begun.length === 4);
+    expect(begun.toSorted()).toEqual([1, 1, 2, 3]);
   });
 
   test('tells how far it has come', async () => {

@@ -18,6 +18,8 @@ import { type JobOutcome, runJob, WrongJobData } from './run-job.ts';
 
 const closeTimeoutMs = 5_000;
 const progressEveryMs = 1_000;
+/** Each holds a window and two parts (http/staging-settings.ts). */
+const restoresAtATime = 2;
 /** A job that was stopped with its process is tried again after this long. */
 const againMs = 1_000;
 
@@ -139,8 +141,8 @@ function openQueueWorker(
 ): Worker {
   // As many at a time as there are kinds of jobs that may take long: each kind is at hand once, and none waits for another.
   const kinds = jobs.filter((job) => job.queue === queue).length;
-  const concurrency = queue === 'housekeeping' ? 1 : Math.max(1, kinds);
-  /** Jobs at hand in this process. A second of the same kind has nothing to do that the first does not do. */
+  const concurrency = queue === 'housekeeping' ? 1 : Math.max(queue === 'restoring' ? restoresAtATime : 1, kinds);
+  /** Jobs at hand in this process. A second of the same kind and about the same has nothing to do that the first does not do. */
   const names = new Set<string>();
   const worker = openWorker({ name: queue, concurrency, isOver }, settings, async (job, token, cancelled) => {
     const key = `${job.name} ${JSON.stringify(job.data)}`;

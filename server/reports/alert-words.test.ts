@@ -50,6 +50,7 @@ const samples: Record<AlertKind, Details[]> = {
     { logs: 2, tenant: 7, detail: 'acts from 12 on are missing' },
     { logs: 1, tenant: 0, detail: 'x' },
   ],
+  unusual_restores: [{ askerName: 'ann', restoredBytes: 70, bytes: 40, thresholdBytes: 100, review: 3 }],
   deleting_stopped: [
     { reason: 'clock', detail: "the database's clock jumped ahead by 90 s" },
     { reason: 'bucket_unreachable', detail: 'the object store did not answer' },

@@ -90,6 +90,11 @@ const words: Record<AlertKind, (details: Details) => AlertWords> = {
     };
   },
 
+  unusual_restores: (details) => ({
+    says: `${text(details.askerName) ?? 'Somebody'} has restored ${number(details, 'restoredBytes')} bytes of other people's archives within a day, and would have restored ${number(details, 'bytes')} more of this one; ${number(details, 'thresholdBytes')} are allowed. Nothing is restored for them meanwhile.`,
+    toDo: `Ask them what for, look at the history of restores, and decide it as restore review ${number(details, 'review')} ("restore-reviews"). Reviewing the alert closes the alert only: they restore nothing until the restore review releases them.`,
+  }),
+
   deleting_stopped: (details) => {
     const detail = text(details.detail) ?? 'the fence does not hold';
     const reason = text(details.reason);
@@ -130,6 +135,7 @@ const recounted: readonly (readonly [name: string, says: string])[] = [
   ['tooHigh', 'too high'],
   ['absent', 'of what is not there'],
   ['liveBytes', 'objects with wrong live bytes'],
+  ['figures', 'wrong figures of repositories'],
   ['raised', 'raised'],
   ['lowered', 'lowered'],
 ];

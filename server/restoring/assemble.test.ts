@@ -229,6 +229,24 @@ test.each(['zip', 'tar'] as const)(
   },
 );
 
+test.each(['zip', 'tar'] as const)(
+  'of a %s what its reader was given was counted before, within a file too',
+  async (format) => {
+    await world.back(
+      { path: '/d' },
+      { path: '/d/ahead', content: random(3_000_000, 1) },
+      { path: '/d/large', content: random(6_000_000, 2) },
+    );
+    const assembly = world.assemble(await world.selection(['/d']), { format, verifyAheadBytes: 4_000_000 });
+    let given = 0;
+    for await (const piece of assembly.bytes) {
+      given += piece.byteLength;
+      expect(assembly.report.counts.bytes).toBeGreaterThan(given - 20_000); // what is no content of a file
+    }
+    expect(assembly.report.counts.bytes).toBe(9_000_000);
+  },
+);
+
 describe('a selection', () => {
   test('gives the same bytes in whatever order it is asked for, and counts a path within another once', async () => {
     await world.back(

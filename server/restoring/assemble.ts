@@ -1,7 +1,8 @@
 /**
- * Turns a selection of an archive into a zip or a tar. No file is in it with wrong bytes, and none is missing without a
+ * Turns a selection of an archive into a zip, a tar or a sealed export. No file is in it with wrong bytes, and none is missing without a
  * word: up to `verifyAheadBytes` a file is read whole before its entry is begun, and left out and named when it cannot
- * be; in a larger one damage ends the whole archive (ArchiveBroken), because what was sent cannot be taken back.
+ * be; in a larger one damage ends the whole archive (ArchiveBroken), because what was sent cannot be taken back. (Of an
+ * export it can: a file's version comes behind its blocks.)
  *
  * The same selection, moment, format and bounds give the same bytes, in any process: versions as of a seq do not change
  * while its lease lasts, they come in one order, everything is stored as it is, and no clock or chance has a say. So an
@@ -16,12 +17,16 @@ import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { breathe } from './flow/breathe.ts';
 import { fetchedUnits } from './flow/fetching.ts';
 import { inPieces } from './flow/pieces.ts';
+import type { Room } from './flow/room.ts';
 import { Window } from './flow/window.ts';
 import { type FormatName, openFormat } from './formats/format.ts';
+import { SealedWriter } from './sealed-export.ts';
 import { namesAbove, rootsOf } from './selection.ts';
-import { stepsOf } from './steps.ts';
+import { type Steps, type StepWriter, stepsOf } from './steps.ts';
 import {
   type AssembleReport,
+  type ExportAbout,
+  type Item,
   type KeptMax,
   keptMaxDefault,
   type RestoreCounts,
@@ -29,22 +34,26 @@ import {
   verifyAheadBytes,
   windowBytesDefault,
 } from './types.ts';
-import { EntryWriter } from './write-entries.ts';
+import { EntryWriter, type WriterParts } from './write-entries.ts';
 
-export interface Assemble {
+/** A zip or tar is opened with the vault's keys; an export needs none. */
+export type Way = { format: FormatName; keyring: Keyring } | { format: 'export'; about: ExportAbout };
+
+export type Assemble = Way & AssembleOptions;
+
+export interface AssembleOptions {
   storage: Storage;
   ref: ArchiveRef;
-  /** The vault's keys. */
-  keyring: Keyring;
   /** Asked before a store is believed that says an object is not there. */
   fence: Pick<Fence, 'isOurBucket'>;
   selection: Selection;
-  format: FormatName;
   signal?: AbortSignal;
   /** Told after each entry, and each part of a large one. */
   onProgress?: (counts: Readonly<RestoreCounts>) => void;
   /** Bytes of content held at most, but for a block's way through opening. At least twice `verifyAheadBytes` to hold to it. */
   windowBytes?: number;
+  /** What all restores of the process share, beyond which none of them reads ahead. */
+  room?: Room;
   verifyAheadBytes?: number;
   keptMax?: Partial<KeptMax>;
 }
@@ -117,18 +126,18 @@ async function* entries(
   kept: KeptMoment,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
-  const { storage, ref, keyring, selection } = asked;
+  const { storage, ref, selection } = asked;
   const ahead = asked.verifyAheadBytes ?? verifyAheadBytes;
   const windowBytes = asked.windowBytes ?? windowBytesDefault;
-  const window = new Window(windowBytes);
-  // An eighth: while one is written, one waits and two are on their way, in half of the window.
-  const unitBytes = Math.ceil(windowBytes / 8);
+  const window = new Window(windowBytes, asked.room);
   const keptMax = { ...keptMaxDefault, ...asked.keptMax };
-  const format = openFormat(asked.format, namesAbove(roots), keptMax);
+  const common = { storage, ref, window, report, keptMax, signal };
+  const { writer, ...forSteps } =
+    asked.format === 'export' ? sealing(asked, roots, common) : opening(asked, roots, common);
   const steps = stepsOf({
     storage,
     ref,
-    keyring,
+    ...forSteps,
     walk: { roots, seq: selection.seq, deleted: selection.deleted },
     leaveOut: new Map(
       selection.leaveOut?.map(({ path, reason }) => [Buffer.from(path).toString('latin1'), reason] as const),
@@ -136,17 +145,14 @@ async function* entries(
     verifyAheadBytes: ahead,
     // With what comes beside it, and with its plain bytes, which take its place.
     sealedAheadMax: Math.floor((windowBytes * 3) / 4),
-    partBytes: unitBytes,
+    partBytes: () => window.unitBytes,
     linkBytesMax: keptMax.linkBytes,
-    refuses: format.refuses,
-    hardLinks: format.link !== undefined,
-    symlinksLast: asked.format === 'zip',
     signal,
   });
   const saw = { blocks: 0, damaged: 0 };
-  const fetching = { storage, vault: ref.vault, fence: asked.fence, window, unitBytes, saw, signal };
-  const writer = new EntryWriter({ storage, ref, keyring, format, window, report, keptMax, signal });
+  const fetching = { storage, vault: ref.vault, fence: asked.fence, window, saw, signal };
   try {
+    yield* writer.begin();
     for await (const unit of fetchedUnits(fetching, steps)) {
       // Asked after reading and before giving away: what was pruned meanwhile must not pass for what was there.
       await kept.assertKept();
@@ -157,10 +163,34 @@ async function* entries(
       }
     }
     await kept.assertKept();
-    yield* writer.writeLast();
-    yield* format.finish();
+    yield* writer.finish();
   } finally {
+    window.close();
     report.heldBytesMax = window.peak;
     report.damagedBlocks = saw.damaged;
   }
+}
+
+interface Common extends Omit<WriterParts, 'keyring' | 'format'> {
+  keptMax: KeptMax;
+}
+/** How it is written, and what that asks of the steps. */
+type Written = { writer: StepWriter } & Pick<Steps, 'keyring' | 'refuses' | 'hardLinks' | 'symlinksLast' | 'givenUp'>;
+
+function opening({ format: name, keyring }: Way & { format: FormatName }, roots: Buffer[][], common: Common): Written {
+  const format = openFormat(name, namesAbove(roots), common.keptMax);
+  return {
+    writer: new EntryWriter({ ...common, keyring, format }),
+    keyring,
+    refuses: format.refuses,
+    hardLinks: format.link !== undefined,
+    symlinksLast: name === 'zip',
+  };
+}
+
+/** Names of one file are versions with the same blocks: only who opens them knows. */
+function sealing({ about, selection }: Assemble & { format: 'export' }, roots: Buffer[][], common: Common): Written {
+  const givenUp = new Set<Item>();
+  const writer = new SealedWriter({ ...common, about, roots, selection, givenUp });
+  return { writer, keyring: null, refuses: () => null, hardLinks: false, symlinksLast: false, givenUp };
 }

@@ -4,7 +4,7 @@
  * first one, and one that was forgotten is written again, never left out.
  */
 import { sha256 } from '../../protocol/hashes.ts';
-import type { Item, LeftOutReason } from './types.ts';
+import { attributesOf, type Item, type LeftOutReason } from './types.ts';
 
 export interface FirstName {
   /** Raw bytes, as latin1. */
@@ -39,7 +39,7 @@ export class FirstNames {
     const key = keyOf(item);
     if (key === null) return null;
     const first: FirstName = { path: item.version.path.toString('latin1'), leftOut: null };
-    this.#known.set(key, { first, left: (item.attributes.links ?? 2) - 1 });
+    this.#known.set(key, { first, left: (attributesOf(item).links ?? 2) - 1 });
     this.#bytes += entryBytes + first.path.length;
     while (this.#bytes > this.#bytesMax) this.#forget(this.#known.keys().next().value!);
     return first;
@@ -57,9 +57,10 @@ export class FirstNames {
 }
 
 /** Names of one inode backed up at different moments may differ in content: those are two files. */
-function keyOf({ version, attributes: { inode } }: Item): string | null {
+function keyOf(item: Item): string | null {
+  const { inode } = attributesOf(item);
   if (!inode) return null;
-  const { size, blocks, lists } = version;
+  const { size, blocks, lists } = item.version;
   const lengths = Buffer.from(`${inode.byteLength} ${size} ${blocks.byteLength} `);
   return sha256(Buffer.concat([lengths, inode, blocks, lists])).toString('latin1');
 }

@@ -3,6 +3,7 @@
  * change. Written as they are found and kept compressed; what goes beyond a bound is counted only.
  */
 import { crc32 } from 'node:zlib';
+import type { StoredVersion } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
 import { readHistory } from '../../storage/archive/reading/read-tree.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
@@ -80,34 +81,55 @@ export function namesText(bytesMax: number): LastText {
   );
 }
 
+/** A file that is not in the archive. */
+export interface LeftOutFile {
+  path: Buffer;
+  /** Of the version that should be; null when there is none. */
+  seq: number | null;
+  reason: LeftOutReason;
+}
+
 export async function leftOutLines(
   storage: Storage,
   ref: ArchiveRef,
-  { path, reason }: { path: Buffer; reason: LeftOutReason },
+  left: LeftOutFile,
   countBefore: number,
   signal: AbortSignal,
 ): Promise<string> {
-  const first = `${shownPath(path)}: ${leftOutReasons[reason]}`;
+  const first = `${shownPath(left.path)}: ${leftOutReasons[left.reason]}`;
   if (countBefore >= filesWithMomentsMax) return first;
-  const moments = await wholeMoments(storage, ref, path, signal);
+  const moments = await wholeMoments(storage, ref, left, signal);
   return [first, ...moments.map(({ seq, at, size }) => `    ${at.toISOString()} (version ${seq}, ${size} bytes)`)].join(
     '\n',
   );
 }
 
-/** The newest versions of a path whose content is there by its rows, newest first. */
-async function wholeMoments(
+/** Reasons that lie in the content: another version with the same one is no better. */
+const ofContent: ReadonlySet<LeftOutReason> = new Set([
+  'content_damaged',
+  'content_not_authentic',
+  'content_mismatch',
+  'key_missing',
+]);
+
+/**
+ * The newest versions of a path whose content is there by its rows, newest first. The one that was left out is none of
+ * them, nor one with the same content: what was found wrong by reading it may not be marked.
+ */
+export async function wholeMoments(
   storage: Storage,
   ref: ArchiveRef,
-  path: Buffer,
+  { path, seq, reason }: LeftOutFile,
   signal: AbortSignal,
 ): Promise<{ seq: number; at: Date; size: number }[]> {
   try {
     const { versions } = await readHistory(storage, ref, { path, after: null, limit: versionsMax });
+    const left = ofContent.has(reason) ? versions.find((version) => version.seq === seq) : undefined;
     const whole: { seq: number; at: Date; size: number }[] = [];
     for (const version of versions) {
       if (whole.length === momentsMax || signal.aborted) break;
-      if (version.deleted || version.kind !== 'file') continue;
+      if (version.deleted || version.kind !== 'file' || version.seq === seq) continue;
+      if (left && hasContentOf(version, left)) continue;
       if ((await faultByRows(storage, ref.vault, version, signal)) === null)
         whole.push({ seq: version.seq, at: new Date(version.committedAt), size: version.size });
     }
@@ -116,6 +138,10 @@ async function wholeMoments(
     if (error instanceof Problem) return []; // a path that is none
     throw error;
   }
+}
+
+function hasContentOf(a: StoredVersion, b: StoredVersion): boolean {
+  return a.size === b.size && a.blocks.equals(b.blocks) && a.lists.equals(b.lists);
 }
 
 /** A name for an entry of ours that nothing restored has, in any case. */

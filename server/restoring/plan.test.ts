@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { streamVersions } from '../../storage/archive/reading/read-tree.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { plannedMomentsMax, planRestore } from './plan.ts';
+import { keepPlanned, plannedMomentsMax, planRestore } from './plan.ts';
 import { rootsOf, walkSelection } from './selection.ts';
 import { type Entry, makeWorld, type World } from './testing.ts';
 
@@ -43,14 +43,20 @@ function telling(tell: (name: string) => void): Storage {
   return { ...world.storage, database: told };
 }
 
-test('a plan keeps its moment for as long as restores do, and one that comes to nothing for minutes', async () => {
+test('a plan keeps its moment for minutes, and for as long as restores do when it is wanted', async () => {
   await world.back({ path: '/x', content });
   await expect(plan({ at: null }, AbortSignal.abort(new Error('too long')))).rejects.toThrow('too long');
   const [short] = await leases();
   expect(short).toBeLessThanOrEqual(120);
-  await plan({ at: null });
+  const { seq } = await plan({ at: null });
+  expect((await leases())[0]).toBeLessThanOrEqual(120);
+  const { database, settings } = world.storage;
+  await keepPlanned(database, world.ref, seq, settings.restoreLeaseMs);
   const [long] = await leases();
-  expect(long).toBeGreaterThan(world.storage.settings.restoreLeaseMs / 1_000 - 300);
+  expect(long).toBeGreaterThan(settings.restoreLeaseMs / 1_000 - 300);
+  await world.storage.rows(`UPDATE restores SET lease_until = now() - interval '1 s'`);
+  const late = keepPlanned(database, world.ref, seq, settings.restoreLeaseMs);
+  await expect(late).rejects.toMatchObject({ code: 'moment_lapsed' });
 });
 
 test('plans take half of the moments that may be kept, share those that are, and leave the rest to others', async () => {

@@ -4,6 +4,7 @@
  */
 import { Problem } from '../../protocol/problems.ts';
 import { keepMoment, lapsed, leasesMax, takeMoment } from '../../storage/archive/reading/moment-lease.ts';
+import type { Transaction } from '../../storage/catalog/database.ts';
 import { renewLease } from '../../storage/catalog/reading/leases.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { wholeByRows } from './flow/block-rows.ts';
@@ -11,11 +12,11 @@ import { rootsOf, walkSelection } from './selection.ts';
 
 /** Moments of an archive that are leased while one more is planned at: the other half is for restores by agents. */
 export const plannedMomentsMax = leasesMax / 2;
-/** How long a moment is kept while it is counted, renewed all the time: a plan that comes to nothing leaves no more. */
+/** How long a moment is kept while it is counted, renewed all the time, and after that: a plan that comes to nothing leaves no more. */
 const countingLeaseMsMax = 2 * 60_000;
 
 export interface RestorePlan {
-  /** The moment; assembling is asked for with it, while its lease lasts (`restoreLeaseMs` from now). */
+  /** The moment; assembling is asked for with it, while its lease lasts. */
   seq: number;
   files: number;
   folders: number;
@@ -32,7 +33,7 @@ export interface RestorePlan {
 }
 
 /**
- * The lease lasts for `restoreLeaseMs` only once all is counted.
+ * The lease lasts for two minutes: whoever wants what was counted keeps it (keepPlanned), and what is refused holds no more.
  * @param asked.moment `at` null: now; `seq`: that one instead
  * @throws Problem not_found (archive), path_invalid, out_of_bounds, moment_lapsed, too_many_requests
  */
@@ -81,6 +82,13 @@ export async function planRestore(
   }
   await kept.assertKept();
   signal?.throwIfAborted();
-  if (!(await renewLease(storage.database, ref, plan.seq, leaseMs))) throw lapsed();
   return plan;
+}
+
+/**
+ * Keeps the moment of a plan that is within all limits from now on for as long as its restore may need it.
+ * @throws Problem moment_lapsed
+ */
+export async function keepPlanned(db: Transaction, ref: ArchiveRef, seq: number, leaseMs: number): Promise<void> {
+  if (!(await renewLease(db, ref, seq, leaseMs))) throw lapsed();
 }

@@ -16,12 +16,14 @@ import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { type FirstName, FirstNames } from './first-names.ts';
 import { type BlockLengths, blockNames, ContentByRows, faultByRows, faultOf, lengthsOf } from './flow/block-rows.ts';
 import { breathe } from './flow/breathe.ts';
+import type { Unit } from './flow/fetching.ts';
 import { type Walk, walkSelection } from './selection.ts';
 import { type Item, LeftOut, type LeftOutReason } from './types.ts';
 
 export type Step =
   | { do: 'miss'; path: Buffer }
-  | { do: 'leave'; path: Buffer; reason: LeftOutReason }
+  /** `seq`: of the version that cannot be had; null when there is none. */
+  | { do: 'leave'; path: Buffer; seq: number | null; reason: LeftOutReason }
   | { do: 'folder' | 'symlink'; item: Item }
   /** Another name of a file that came before, if that could be written. */
   | { do: 'link'; item: Item; first: FirstName }
@@ -34,22 +36,33 @@ export type Step =
   /** It cannot be gone on with, though its entry was begun. */
   | { do: 'break'; item: Item; reason: LeftOutReason };
 
+/** What makes an archive of steps. */
+export interface StepWriter {
+  begin(): AsyncGenerator<Buffer>;
+  /** @throws ArchiveBroken */
+  write(step: Step, unit: Unit): AsyncGenerator<Buffer>;
+  finish(): AsyncGenerator<Buffer>;
+}
+
 export interface Steps {
   storage: Storage;
   ref: ArchiveRef;
-  keyring: Keyring;
+  /** Null: nothing is opened, and whoever has the keys finds out what is authentic. */
+  keyring: Keyring | null;
   walk: Walk;
   leaveOut: ReadonlyMap<string, LeftOutReason>;
   verifyAheadBytes: number;
   /** Sealed bytes of a file that is read whole, at most: what is more would not fit beside others. */
   sealedAheadMax: number;
-  /** Sealed bytes of a part of a large file, about. */
-  partBytes: number;
+  /** Sealed bytes of a part of a large file, about; as things are then. */
+  partBytes: () => number;
   linkBytesMax: number;
   /** Null when the format can name this path, else why not. */
   refuses: (path: Buffer) => LeftOutReason | null;
   hardLinks: boolean;
   symlinksLast: boolean;
+  /** Large files whose reader wants no more of them. */
+  givenUp?: ReadonlySet<Item>;
   signal: AbortSignal;
 }
 
@@ -106,18 +119,18 @@ function decide(
     if (belowNoFolder) throw new LeftOut('parent_not_folder');
     const refused = steps.refuses(path);
     if (refused) throw new LeftOut(refused);
-    const item = { version, attributes: authenticate(steps, version) };
+    const item = { version, attributes: steps.keyring && authenticate(steps.keyring, steps.ref, version) };
     if (version.kind === 'directory') return { do: 'folder', item };
     if (version.kind === 'file') return item;
-    if (!item.attributes.target) throw new LeftOut('attributes_damaged');
+    if (item.attributes && !item.attributes.target) throw new LeftOut('attributes_damaged');
     return { do: 'symlink', item };
   } catch (error) {
-    return { do: 'leave', path, reason: asLeftOut(error).reason };
+    return { do: 'leave', path, seq: version?.seq ?? null, reason: asLeftOut(error).reason };
   }
 }
 
 /** @throws LeftOut, SealError, Problem */
-function authenticate({ keyring, ref }: Steps, version: StoredVersion): Attributes {
+function authenticate(keyring: Keyring, ref: ArchiveRef, version: StoredVersion): Attributes {
   if (!verifyVersionOf(keyring, ref.archive, version)) throw new LeftOut('version_not_authentic');
   const as = { type: 'attributes', vault: ref.vault } as const;
   return decodeAttributes(open(keyring.for(version.attributes), as, version.attributes));
@@ -175,9 +188,9 @@ async function* wholeFile(
   else yield { do: 'file', item, first, blocks, lengths };
 }
 
-function leave({ version: { path } }: Item, first: FirstName | null, reason: LeftOutReason): Step {
+function leave({ version: { path, seq } }: Item, first: FirstName | null, reason: LeftOutReason): Step {
   if (first) first.leftOut = reason;
-  return { do: 'leave', path, reason };
+  return { do: 'leave', path, seq, reason };
 }
 
 async function* largeFile(steps: Steps, item: Item, first: FirstName | null): AsyncGenerator<Step> {
@@ -189,8 +202,10 @@ async function* largeFile(steps: Steps, item: Item, first: FirstName | null): As
   }
   yield { do: 'begin', item };
   try {
-    for await (const names of blockNames(storage, ref.vault, item.version))
+    for await (const names of blockNames(storage, ref.vault, item.version)) {
+      if (steps.givenUp?.has(item)) return;
       yield* partsOf(steps, item, names, await lengthsOf(storage, ref.vault, names, signal));
+    }
   } catch (error) {
     // A list that was there a moment ago is not any more.
     if (!(error instanceof LeftOut)) throw error;
@@ -207,7 +222,7 @@ function* partsOf({ partBytes }: Steps, item: Item, names: Buffer, lengths: Bloc
   for (let i = 0; i < hashCount(names); i++) {
     const length = lengths.get(hashKeyAt(names, i));
     if (length === undefined) throw new LeftOut('content_damaged');
-    if (i > from && bytes + length > partBytes) {
+    if (i > from && bytes + length > partBytes()) {
       yield { do: 'part', item, blocks: names.subarray(from * 32, i * 32), lengths };
       from = i;
       bytes = 0;

@@ -28,7 +28,7 @@ import {
   type TestStorage,
   testStorage,
 } from '../../tests/helpers/storage.ts';
-import { type Assemble, type Assembly, assembleArchive } from './assemble.ts';
+import { type Assemble, type AssembleOptions, type Assembly, assembleArchive, type Way } from './assemble.ts';
 import { planRestore } from './plan.ts';
 import type { AssembleReport, Selection } from './types.ts';
 
@@ -61,7 +61,8 @@ export interface World {
   back(...entries: Entry[]): Promise<Buffer[][]>;
   remove(...paths: string[]): Promise<void>;
   selection(paths: (string | Buffer)[], rest?: { deleted?: boolean }): Promise<Selection>;
-  assemble(selection: Selection, rest?: Partial<Assemble>): Assembly;
+  /** A zip, unless `rest` says otherwise. */
+  assemble(selection: Selection, rest?: Partial<AssembleOptions> & Partial<Way>): Assembly;
   close(): Promise<void>;
 }
 
@@ -112,7 +113,7 @@ export async function makeWorld(folder: string, settings: Partial<StorageSetting
       return { ...asked, seq };
     },
     assemble: (selection, rest = {}) =>
-      assembleArchive({ storage, ref, keyring, fence, selection, format: 'zip', ...rest }),
+      assembleArchive({ storage, ref, keyring, fence, selection, format: 'zip', ...rest } as Assemble),
     close: () => storage.close(),
   };
 }

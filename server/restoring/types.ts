@@ -1,6 +1,11 @@
 /** What is asked of a restore that the server assembles, and what it answers. */
+import assert from 'node:assert';
 import type { Attributes } from '../../protocol/attributes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
+import type { ExportKey } from '../../protocol/sealed-export.ts';
+
+export const restoreFormats = ['zip', 'tar', 'export'] as const;
+export type RestoreFormat = (typeof restoreFormats)[number];
 
 /** Paths of one restore; each is walked by itself. */
 export const selectionPathsMax = 1_000;
@@ -74,10 +79,26 @@ export class ArchiveBroken extends Error {
   }
 }
 
-/** A version that was found authentic, and what it is. */
+/** A version, and what it is. */
 export interface Item {
   version: StoredVersion;
-  attributes: Attributes;
+  /** Null: it stays sealed, and nobody has looked whether it is authentic. */
+  attributes: Attributes | null;
+}
+
+/** Of one that was opened. */
+export function attributesOf({ attributes }: Item): Attributes {
+  assert(attributes, 'a sealed version was taken for an opened one');
+  return attributes;
+}
+
+/** What a sealed export says of the archive beside what is in it. */
+export interface ExportAbout {
+  /** Of the archive's device. */
+  guid: string;
+  /** The moment as it was asked for, in milliseconds since the epoch. */
+  at: number;
+  keys: ExportKey[];
 }
 
 export interface RestoreCounts {

@@ -5,14 +5,16 @@ import { type Keyring, open, openAsync, SealError } from '../../protocol/sealing
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import type { FirstName } from './first-names.ts';
 import type { Unit } from './flow/fetching.ts';
+import { free, letGo } from './flow/letting-go.ts';
 import type { Window } from './flow/window.ts';
 import type { ArchiveFormat, EntryHead } from './formats/format.ts';
 import { shownPath } from './formats/zip-names.ts';
 import { FreeName, type LastText, leftOutLines, leftOutText, namesText } from './last-entries.ts';
-import type { Step } from './steps.ts';
+import type { Step, StepWriter } from './steps.ts';
 import {
   ArchiveBroken,
   type AssembleReport,
+  attributesOf,
   type Item,
   type KeptMax,
   LeftOut,
@@ -23,7 +25,7 @@ import {
 /** Blocks of files up to this size are opened in less time than the way to the thread pool and back takes. */
 const openAtOnceBytesMax = 64 * 1024;
 
-interface Parts {
+export interface WriterParts {
   storage: Storage;
   ref: ArchiveRef;
   keyring: Keyring;
@@ -34,8 +36,8 @@ interface Parts {
   signal: AbortSignal;
 }
 
-export class EntryWriter {
-  readonly #parts: Parts;
+export class EntryWriter implements StepWriter {
+  readonly #parts: WriterParts;
   readonly #leftOut: LastText;
   readonly #names: LastText;
   readonly #leftOutName = new FreeName('RESTORE-INCOMPLETE');
@@ -45,7 +47,7 @@ export class EntryWriter {
   /** When the newest of what was written was committed: the time of our own entries, the same in every try. */
   #newestAt = 0;
 
-  constructor(parts: Parts) {
+  constructor(parts: WriterParts) {
     this.#parts = parts;
     this.#leftOut = leftOutText(parts.keptMax.textBytes);
     this.#names = namesText(parts.keptMax.textBytes);
@@ -56,7 +58,7 @@ export class EntryWriter {
       case 'miss':
         return this.#miss(step.path);
       case 'leave':
-        return this.#leave(step.path, step.reason);
+        return this.#leave(step);
       case 'folder':
       case 'symlink':
         return yield* this.#writeEmpty(step.item);
@@ -75,18 +77,22 @@ export class EntryWriter {
     }
   }
 
-  /** The entries that tell of the archive, when there is something to tell. */
-  async *writeLast(): AsyncGenerator<Buffer> {
+  async *begin(): AsyncGenerator<Buffer> {}
+
+  /** The entries that tell of the archive, when there is something to tell, and its end. */
+  async *finish(): AsyncGenerator<Buffer> {
     const { counts } = this.#parts.report;
     if (counts.namesChanged > 0) yield* this.#writeText(this.#namesName.name, this.#names);
     if (counts.leftOut + counts.missingPaths > 0) yield* this.#writeText(this.#leftOutName.name, this.#leftOut);
+    yield* this.#parts.format.finish();
   }
 
-  async #leave(path: Buffer, reason: LeftOutReason): Promise<void> {
+  async #leave(left: { path: Buffer; seq: number | null; reason: LeftOutReason }): Promise<void> {
     const { storage, ref, report, signal } = this.#parts;
+    const { path, reason } = left;
     const countBefore = this.#leftOut.isCut ? Number.POSITIVE_INFINITY : report.counts.leftOut;
     report.counts.leftOut++;
-    await this.#leftOut.add(await leftOutLines(storage, ref, { path, reason }, countBefore, signal));
+    await this.#leftOut.add(await leftOutLines(storage, ref, left, countBefore, signal));
     if (report.leftOut.length < reportedMax) report.leftOut.push({ path, reason });
   }
 
@@ -97,9 +103,9 @@ export class EntryWriter {
     await this.#leftOut.add(`${shownPath(path)}: there was nothing at this path at the moment asked for`);
   }
 
-  #head({ version, attributes }: Item, crc: number | null): EntryHead {
-    const { path, kind, size, mtime } = version;
-    return { path, kind, size: kind === 'file' ? size : 0, mtime, attributes, crc };
+  #head(item: Item, crc: number | null): EntryHead {
+    const { path, kind, size, mtime } = item.version;
+    return { path, kind, size: kind === 'file' ? size : 0, mtime, attributes: attributesOf(item), crc };
   }
 
   /** What every entry is counted and noted by, just before it is written. */
@@ -119,7 +125,7 @@ export class EntryWriter {
   async *#writeEmpty(item: Item): AsyncGenerator<Buffer> {
     const { format, report } = this.#parts;
     await this.#note(item);
-    const target = item.version.kind === 'symlink' ? item.attributes.target! : Buffer.alloc(0);
+    const target = item.version.kind === 'symlink' ? attributesOf(item).target! : Buffer.alloc(0);
     const crc = crc32(target);
     yield format.begin({ ...this.#head(item, crc), size: target.byteLength });
     yield await format.end(crc);
@@ -130,7 +136,8 @@ export class EntryWriter {
   async *#writeLink(item: Item, first: FirstName): AsyncGenerator<Buffer> {
     const { format, report } = this.#parts;
     // The same content, so what kept the first name out keeps this one out.
-    if (first.leftOut) return await this.#leave(item.version.path, first.leftOut);
+    if (first.leftOut)
+      return await this.#leave({ path: item.version.path, seq: item.version.seq, reason: first.leftOut });
     await this.#note(item);
     yield format.link!(this.#head(item, null), Buffer.from(first.path, 'latin1'));
     report.counts.files++;
@@ -141,7 +148,7 @@ export class EntryWriter {
   async *#writeFile(step: Step & { do: 'file' }, unit: Unit): AsyncGenerator<Buffer> {
     const { format, report, window } = this.#parts;
     const { item, blocks } = step;
-    const { path, size } = item.version;
+    const { path, seq, size } = item.version;
     const plain: Buffer[] = [];
     let bytes = 0;
     try {
@@ -156,17 +163,20 @@ export class EntryWriter {
       } catch (error) {
         if (!(error instanceof LeftOut)) throw error;
         if (step.first) step.first.leftOut = error.reason;
-        return await this.#leave(path, error.reason);
+        return await this.#leave({ path, seq, reason: error.reason });
       }
       await this.#note(item);
       const crc = plain.reduce((sum, part) => crc32(part, sum), 0);
       yield format.begin(this.#head(item, crc));
-      for (const part of plain) yield part;
+      for (const part of plain) {
+        report.counts.bytes += part.byteLength; // before its reader has it, who may never come back
+        yield part;
+      }
       yield await format.end(crc);
       report.counts.files++;
-      report.counts.bytes += size;
     } finally {
       window.freePlain(bytes);
+      letGo(bytes);
     }
   }
 
@@ -191,6 +201,7 @@ export class EntryWriter {
           yield part;
         } finally {
           window.freePlain(part.byteLength);
+          letGo(part.byteLength);
         }
       }
     } catch (error) {
@@ -234,8 +245,11 @@ export class EntryWriter {
     try {
       const as = { type: 'block', vault: ref.vault } as const;
       const keys = keyring.for(sealed);
-      const small = size <= openAtOnceBytesMax && sealed.byteLength <= 2 * openAtOnceBytesMax;
-      return small ? open(keys, as, sealed) : await openAsync(keys, as, sealed);
+      if (size <= openAtOnceBytesMax && sealed.byteLength <= 2 * openAtOnceBytesMax) return open(keys, as, sealed);
+      const opened = openAsync(keys, as, sealed);
+      // It is decrypted when that returns, and only inflated later.
+      if (unit.isSpent(hash)) free(sealed);
+      return await opened;
     } catch (error) {
       if (!(error instanceof SealError)) throw error;
       const reason = error.reason === 'wrong_generation' ? 'key_missing' : 'content_not_authentic';

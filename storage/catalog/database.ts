@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { type Ears, type Listening, listen } from './listening.ts';
 
 export interface DatabaseSettings {
   connectionString: string;
@@ -64,6 +65,11 @@ export interface Database extends Transaction {
    * failure or a lost connection, and then a COMMIT of unknown outcome may have happened: `work` must be idempotent.
    */
   transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T>;
+  /**
+   * Hears what is told by NOTIFY, on a connection beside the pool, until it is closed. Left out by what stands in front of a
+   * database: whoever would listen looks now and then.
+   */
+  listen?(channel: string, ears: Ears): Listening;
   readonly pool: { readonly total: number; readonly idle: number; readonly waiting: number };
   close(): Promise<void>;
 }
@@ -128,6 +134,16 @@ export function openDatabase(settings: DatabaseSettings): Database {
   return {
     query: (statement, values) => repeating(() => onConnection((client) => run(client, statement, values))),
     transaction: (work) => repeating(() => onConnection((client) => inTransaction(client, work))),
+    listen: (channel, ears) =>
+      listen(
+        {
+          connectionString: settings.connectionString,
+          connectionTimeoutMillis: settings.connectTimeoutMs,
+          application_name: `${settings.applicationName} listening`,
+        },
+        channel,
+        ears,
+      ),
 
     pool: {
       get total() {

@@ -8,6 +8,7 @@
 import { hashAt, hashCount, joinHashes } from '../../protocol/hashes.ts';
 import { statement, type Transaction } from './database.ts';
 import { lockRows } from './lock-rows.ts';
+import { addUsage } from './usage.ts';
 import { hashArray } from './writing/packing.ts';
 
 /** A freed block stays claimed for one window from now on, so that a claim that only looked is still a promise. */
@@ -17,8 +18,11 @@ const sql = {
   addBlockRefs: statement(
     'blocks.addRefs',
     `WITH counted AS (
-       UPDATE blocks SET refs = refs + $3 WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) RETURNING refs, byte_length)
-     SELECT coalesce(sum(byte_length) FILTER (WHERE refs = $3), 0)::bigint AS bytes FROM counted`,
+       UPDATE blocks SET refs = refs + $3 WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) RETURNING refs, byte_length),
+     shown AS (
+       DELETE FROM hidden_blocks WHERE vault_id = $1 AND hash = ANY (${hashArray('$2')}) RETURNING byte_length)
+     SELECT coalesce(sum(byte_length) FILTER (WHERE refs = $3), 0)::bigint AS bytes,
+            (SELECT coalesce(sum(byte_length), 0)::bigint FROM shown) AS "shownBytes" FROM counted`,
   ),
 
   takeBlockRefs: statement(
@@ -68,7 +72,8 @@ function groupsOf({ hashes, counts }: RefCounts): { count: number; hashes: Buffe
 }
 
 /**
- * Counts names onto blocks, after locking all of them in hash order. Damaged blocks are as good as absent.
+ * Counts names onto blocks, after locking all of them in hash order. Damaged blocks are as good as absent. What only hidden
+ * files named (hidden-blocks.ts) is needed again, and quotas charge it.
  * @returns bytes of blocks that nothing referred to before; null when one is missing: the caller must roll back
  */
 export async function addRefs(tx: Transaction, vault: number, refs: RefCounts): Promise<{ bytes: number } | null> {
@@ -77,8 +82,10 @@ export async function addRefs(tx: Transaction, vault: number, refs: RefCounts): 
   if (locked !== refs.counts.length) return null;
   let bytes = 0;
   for (const group of groupsOf(refs)) {
-    const [counted] = await tx.query<{ bytes: number }>(sql.addBlockRefs, [vault, group.hashes, group.count]);
+    const values = [vault, group.hashes, group.count];
+    const [counted] = await tx.query<{ bytes: number; shownBytes: number }>(sql.addBlockRefs, values);
     bytes += counted!.bytes;
+    await addUsage(tx, vault, { hiddenBytes: -counted!.shownBytes });
   }
   return { bytes };
 }

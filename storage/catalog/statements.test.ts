@@ -24,11 +24,14 @@ import './deleting/garbage.ts';
 import './reading/histories.ts';
 import './reading/leases.ts';
 import './reading/manifest.ts';
+import './reading/plain-history.ts';
 import './reading/search.ts';
 import './writing/lists.ts';
 import './checking/mark-damaged.ts';
 import './deleting/reclaiming.ts';
 import './checking/recounting.ts';
+import './hidden-blocks.ts';
+import './plain-figures.ts';
 import './refs.ts';
 import './usage.ts';
 import './vault-keys.ts';
@@ -56,6 +59,8 @@ const notOfOneVault: Record<string, string> = {
   'blocks.recount': 'reads one vault whole, in a transaction that may scan and hash',
   'lists.recount': 'reads one vault whole, in a transaction that may scan and hash',
   'objects.recount': 'reads one vault whole, in a transaction that may scan and hash',
+  'plainFigures.recount': 'reads one vault whole, in a transaction that may scan and hash',
+  'hiddenBlocks.recount': 'sums up the notes of one vault',
   'alerts.countOpen': 'counts what is open over all vaults, for the metrics',
   'archives.all': 'daily jobs go through all archives',
   'archives.withDueFiles': 'a job that first finds the archives where there is work, one step along an index for each',
@@ -63,6 +68,7 @@ const notOfOneVault: Record<string, string> = {
   'freedLists.overdue': 'the same',
   'objects.overdue': 'the same',
   'objects.freeBytes': 'the same',
+  'plainFigures.allHidden': 'what is hidden over all vaults, for the metrics: a few rows for each repository',
   'runs.vaultsWithStale': 'a job that first finds the vaults where there is work, and then works in one at a time',
 };
 
@@ -87,6 +93,9 @@ const engineTables = new Set([
   'vault_usage',
   'damage',
   'damage_versions',
+  'plain_figures',
+  'plain_deletes',
+  'hidden_blocks',
   'alerts',
 ]);
 const statements = declaredStatements().filter(
@@ -151,6 +160,13 @@ async function fill(storage: TestStorage, vaults: number, rows: number): Promise
   await run(
     `INSERT INTO alerts (vault_id, kind, reviewed_at) SELECT vault_id, 'x' || n, now() FROM vaults, generate_series(1, ${Math.ceil(rows / 50)}) n`,
   );
+  await run(
+    `INSERT INTO plain_figures SELECT vault_id, archive_id, 'folder ' || n, 1, 1, 1, 1 FROM archives, generate_series(1, 6) n`,
+  );
+  await run(
+    `INSERT INTO plain_deletes SELECT vault_id, archive_id, now()::date - n, 1, 1 FROM archives, generate_series(1, ${Math.ceil(rows / 50)}) n`,
+  );
+  await run('INSERT INTO hidden_blocks SELECT vault_id, hash, byte_length FROM blocks WHERE byte_offset % 3 = 0');
   await run('UPDATE files SET prune_after = now() WHERE file_id % 3 = 0');
   await run('ANALYZE');
 }
@@ -237,6 +253,9 @@ const keyColumns: Record<string, string[][]> = {
     ['vault_id', 'archive_id', 'file_id'],
   ],
   alerts: [['vault_id']],
+  plain_figures: [['vault_id', 'archive_id'], ['vault_id']],
+  hidden_blocks: [['vault_id', 'hash']],
+  plain_deletes: [['vault_id', 'archive_id'], ['vault_id']], // days of a year or so for each repository
 };
 
 const cases = Object.keys(catalogs).flatMap((catalog) =>

@@ -12,8 +12,8 @@ export const foldRowsMax = 10_000;
 const sql = {
   add: statement(
     'usageDeltas.insert',
-    `INSERT INTO usage_deltas (vault_id, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions)
-     VALUES ($1, $2, $3, $4, $5, $6)`,
+    `INSERT INTO usage_deltas (vault_id, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes)
+     VALUES ($1, $2, $3, $4, $5, $6, $7)`,
   ),
 
   // Rows that another folder holds are left to it; two never add the same row.
@@ -22,18 +22,19 @@ const sql = {
     `WITH taken AS (
        DELETE FROM usage_deltas WHERE vault_id = $1 AND delta_id = ANY (ARRAY(
          SELECT delta_id FROM usage_deltas WHERE vault_id = $1 ORDER BY delta_id LIMIT ${foldRowsMax} FOR UPDATE SKIP LOCKED))
-       RETURNING logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions),
+       RETURNING logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes),
      summed AS (
        SELECT sum(logical_bytes)::bigint AS logical_bytes, sum(stored_bytes)::bigint AS stored_bytes,
               sum(referenced_bytes)::bigint AS referenced_bytes, sum(object_bytes)::bigint AS object_bytes,
-              sum(versions)::bigint AS versions, count(*) AS folded
+              sum(versions)::bigint AS versions, sum(hidden_bytes)::bigint AS hidden_bytes, count(*) AS folded
          FROM taken)
-     INSERT INTO vault_usage AS u (vault_id, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions)
-     SELECT $1, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions FROM summed WHERE folded > 0
+     INSERT INTO vault_usage AS u (vault_id, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes)
+     SELECT $1, logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes FROM summed WHERE folded > 0
      ON CONFLICT (vault_id) DO UPDATE SET
        logical_bytes = u.logical_bytes + excluded.logical_bytes, stored_bytes = u.stored_bytes + excluded.stored_bytes,
        referenced_bytes = u.referenced_bytes + excluded.referenced_bytes,
-       object_bytes = u.object_bytes + excluded.object_bytes, versions = u.versions + excluded.versions
+       object_bytes = u.object_bytes + excluded.object_bytes, versions = u.versions + excluded.versions,
+       hidden_bytes = u.hidden_bytes + excluded.hidden_bytes
      RETURNING (SELECT folded FROM summed) AS folded`,
   ),
 
@@ -57,6 +58,15 @@ const sql = {
             + coalesce((SELECT sum(d.stored_bytes) FROM usage_deltas d WHERE d.vault_id = asked.vault_id), 0)
             + coalesce((SELECT sum(o.charged_bytes) FROM objects o WHERE o.vault_id = asked.vault_id AND o.charged_bytes >= 1), 0)
            AS bytes OFFSET 0) each`,
+  ),
+
+  hidden: statement(
+    'vaultUsage.hidden',
+    `SELECT coalesce(sum(each.bytes), 0)::bigint AS bytes
+       FROM unnest($1::bigint[]) AS asked (vault_id)
+      CROSS JOIN LATERAL (
+       SELECT coalesce((SELECT u.hidden_bytes FROM vault_usage u WHERE u.vault_id = asked.vault_id), 0)
+            + coalesce((SELECT sum(d.hidden_bytes) FROM usage_deltas d WHERE d.vault_id = asked.vault_id), 0) AS bytes OFFSET 0) each`,
   ),
 
   lock: statement('vaultUsage.lock', 'SELECT 1 FROM vault_usage WHERE vault_id = $1 FOR NO KEY UPDATE'),
@@ -86,10 +96,17 @@ export function reclaimableBytes(usage: VaultUsage): number {
   return usage.objectBytes - usage.referencedBytes;
 }
 
+/** What may change of a vault's usage. */
+export interface UsageChange extends VaultUsage {
+  /** Of the stored bytes, those of blocks that only hidden files name, or named last (hidden-blocks.ts). */
+  hiddenBytes: number;
+}
+
 /** Adds differences, as the last statement of the transaction that makes them true. */
-export async function addUsage(tx: Transaction, vault: number, change: Partial<VaultUsage>): Promise<void> {
+export async function addUsage(tx: Transaction, vault: number, change: Partial<UsageChange>): Promise<void> {
   const { logicalBytes = 0, storedBytes = 0, referencedBytes = 0, objectBytes = 0, versions = 0 } = change;
-  const values = [logicalBytes, storedBytes, referencedBytes, objectBytes, versions];
+  const { hiddenBytes = 0 } = change;
+  const values = [logicalBytes, storedBytes, referencedBytes, objectBytes, versions, hiddenBytes];
   if (values.every((value) => value === 0)) return;
   await tx.query(sql.add, [vault, ...values]);
 }
@@ -106,6 +123,12 @@ export async function readVaultUsage(db: Database | Transaction, vault: number):
  */
 export async function readChargedBytes(db: Transaction, vaults: readonly number[]): Promise<number> {
   const [row] = await db.query<{ bytes: number }>(sql.charged, [packArray(vaults)]);
+  return row!.bytes;
+}
+
+/** Of what quotas count of vaults, that which nothing needs but files that restic has deleted. Never more than they hold. */
+export async function readHiddenBytes(db: Transaction, vaults: readonly number[]): Promise<number> {
+  const [row] = await db.query<{ bytes: number }>(sql.hidden, [packArray(vaults)]);
   return row!.bytes;
 }
 

@@ -13,7 +13,7 @@ const sql = {
   ),
   insertArchive: statement(
     'archives.insert',
-    'INSERT INTO archives (vault_id, device_id) VALUES ($1, $2) RETURNING archive_id AS archive',
+    'INSERT INTO archives (vault_id, device_id, kind) VALUES ($1, $2, $3) RETURNING archive_id AS archive',
   ),
   moveArchive: statement('archives.move', 'UPDATE archives SET device_id = $3 WHERE vault_id = $1 AND archive_id = $2'),
   insertKey: statement(
@@ -57,8 +57,12 @@ export async function createVault(tx: Transaction, owner: { userId: number }): P
   return row?.vault ?? null;
 }
 
-export async function createArchive(tx: Transaction, of: { vault: number; deviceId: number }): Promise<number> {
-  const [row] = await tx.query<{ archive: number }>(sql.insertArchive, [of.vault, of.deviceId]);
+/** @param of.kind who writes it: an agent, or whoever puts files into it one at a time (archive/plain-files/) */
+export async function createArchive(
+  tx: Transaction,
+  of: { vault: number; deviceId: number; kind?: 'agent' | 'plain' },
+): Promise<number> {
+  const [row] = await tx.query<{ archive: number }>(sql.insertArchive, [of.vault, of.deviceId, of.kind ?? 'agent']);
   return row!.archive;
 }
 

@@ -51,6 +51,20 @@ const restore = (rest = '') => ({
   about: 'device' as const,
   path: ({ restore }: About) => `/v1/restores/${restore}${rest}`,
 });
+const pushed = (rest = '') => ({
+  permission: 'pushrestore.limited',
+  or: 'pushrestore.personal',
+  about: 'device' as const,
+  path: ({ pushed }: About) => `/v1/pushed-restores/${pushed}${rest}`,
+});
+/** Whoever looks after devices, or restores from what is their own. */
+const ofRepository = (permission: string, rest = '') => ({
+  permission,
+  or: 'restore.personal',
+  about: 'device' as const,
+  path: ({ repository }: About) => `/v1/repositories/${repository}${rest}`,
+});
+const minuteAgo = new Date(Date.now() - 60_000).toISOString();
 const listing = (path: string) => ({ about: 'listing' as const, path: () => path });
 const tenant = (path: string) => ({ about: 'tenant' as const, path: () => path });
 
@@ -207,11 +221,79 @@ export const apiCalls: Readonly<Record<string, ApiCall>> = {
     body: (about) => ({ device: about.guid, paths: ['/'], reason: 'to see who may' }),
   },
   'GET /v1/restores': { ...restore(), ...listing('/v1/restores') },
+  'GET /v1/restores/export': { ...restore(), ...listing('/v1/restores/export') },
+  'GET /v1/restores/totals': {
+    ...restore(),
+    ...listing('/v1/restores/totals?since=2026-01-01T00:00:00Z&until=2026-12-31T00:00:00Z'),
+  },
   'GET /v1/restores/:id': { ...restore(), status: 200 },
   'POST /v1/restores/:id/cancel': restore('/cancel'),
+  // Whoever may is told that it is not staged.
+  'POST /v1/restores/:id/stage': { ...restore('/stage'), status: 409, body: () => ({}) },
+  'POST /v1/restores/:id/link': { ...restore('/link'), status: 409, body: () => ({}) },
   // Whoever may is told that it is for whoever planned it, or that the server has no key.
   'GET /v1/restores/:id/content': { ...restore('/content'), status: 409 },
   'POST /v1/restores/:id/content': { ...restore('/content'), status: 409, body: () => ({}) },
+
+  'GET /v1/restore-reviews': { permission: 'user.read', ...listing('/v1/restore-reviews') },
+  'POST /v1/restore-reviews/:id': {
+    permission: 'user.update',
+    about: 'user',
+    path: ({ review }) => `/v1/restore-reviews/${review}`,
+    body: () => ({ decision: 'keep', reason: 'to see who may' }),
+  },
+
+  'POST /v1/pushed-restores': {
+    ...pushed(),
+    or: ['pushrestore.all', 'pushrestore.personal'],
+    path: () => '/v1/pushed-restores',
+    body: (about) => ({
+      device: about.guid,
+      paths: ['/'],
+      to: { device: about.guid, folder: '/restored' },
+      reason: 'to see who may',
+    }),
+  },
+  'GET /v1/pushed-restores': { ...pushed(), ...listing('/v1/pushed-restores') },
+  'GET /v1/pushed-restores/:id': { ...pushed(), status: 200 },
+  'POST /v1/pushed-restores/:id/cancel': pushed('/cancel'),
+  // Whoever may is told that it is not connected.
+  'POST /v1/devices/:guid/browse': {
+    permission: 'select.all',
+    or: 'select.personal',
+    ...device('/browse'),
+    status: 409,
+    body: () => ({ path: '/' }),
+  },
+
+  'GET /v1/repositories': { ...ofRepository('computer.read'), ...listing('/v1/repositories') },
+  'POST /v1/users/:user/repositories': {
+    permission: 'computer.update',
+    ...user('/repositories'),
+    body: () => ({ name: 'new' }),
+  },
+  'GET /v1/repositories/:guid': ofRepository('computer.read'),
+  'GET /v1/repositories/:guid/tokens': ofRepository('computer.read', '/tokens'),
+  'POST /v1/repositories/:guid/tokens': {
+    permission: 'computer.update',
+    about: 'device',
+    path: ({ repository }) => `/v1/repositories/${repository}/tokens`,
+    body: () => ({ name: 'another', mode: 'append' }),
+  },
+  'DELETE /v1/repositories/:guid/tokens/:token': {
+    ...ofRepository('computer.update'),
+    path: ({ repository, resticToken }) => `/v1/repositories/${repository}/tokens/${resticToken}`,
+  },
+  'GET /v1/repositories/:guid/hidden': ofRepository('computer.read', '/hidden'),
+  'POST /v1/repositories/:guid/undelete': {
+    ...ofRepository('computer.update', '/undelete'),
+    body: () => ({ since: '2026-01-01T00:00:00Z', reason: 'to see who may' }),
+  },
+  'GET /v1/repositories/:guid/set-back': ofRepository('computer.read', `/set-back?to=${minuteAgo}`),
+  'POST /v1/repositories/:guid/set-back': {
+    ...ofRepository('computer.update', '/set-back'),
+    body: () => ({ to: minuteAgo, reason: 'to see who may' }),
+  },
 
   'GET /v1/devices/:guid/retention': { permission: 'computer.read', ...device('/retention') },
   'PUT /v1/devices/:guid/retention': {

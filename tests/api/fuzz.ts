@@ -43,6 +43,21 @@ interface Victim {
 /** Of a seat or of bytes: an answer for the caller, though its number says otherwise. */
 const overQuota = 507;
 
+/** Of the form that is asked for, and nothing that PostgreSQL knows. */
+export const hostileMoments = [
+  '2026-01-01T00:00:00+23:00',
+  '2026-01-01T00:00:00-23:59',
+  '0000-01-01T00:00:00Z',
+  '0000-12-31T23:59:59.999Z',
+  '0001-01-01T00:00:00+23:59',
+  '9999-12-31T23:59:59-23:59',
+  '9999-12-31T23:59:59.9999999999Z',
+  `2026-01-01T00:00:00.${'1'.repeat(400)}Z`,
+  '2026-02-30T00:00:00Z',
+  '2026-01-01T24:00:00Z',
+];
+export const hostileGuids = [`${2n ** 63n}`, '9999999999999999999', `${2n ** 64n}`];
+
 const strange: readonly unknown[] = [
   null,
   true,
@@ -81,6 +96,8 @@ const strange: readonly unknown[] = [
   Array.from({ length: 2_000 }, (_, i) => i),
   '9999-99-99T99:99:99Z',
   '2026-01-01T00:00:00Z',
+  ...hostileMoments,
+  ...hostileGuids,
   'Infinity',
 ];
 

@@ -183,7 +183,7 @@ test("another's archive: with the permission and a reason, for whoever planned i
   expect(await listed(limited, `?device=${holder.guid}&until=${json.createdAt}`)).not.toContain(id);
   expect(await listed(holder, `?device=${holder.guid}&limit=1000`)).not.toContain(id);
   expect((await listed(holder)).length).toBeGreaterThan(0);
-  expect(await listed(stranger)).toEqual([stranger.restore]);
+  expect(await listed(stranger)).toEqual([stranger.pushed, stranger.restore]);
 });
 
 test('a history goes on page by page, newest first', async () => {

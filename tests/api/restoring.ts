@@ -62,6 +62,9 @@ async function give({ user, guid }: Holder, { vault, archive }: ArchiveRef): Pro
     archive,
     'Änns Läptop',
   ]);
+  // Of the vault before; all of a user's are in one.
+  await world.storage.rows('DELETE FROM restic_tokens WHERE user_id = $1', [user]);
+  await world.storage.rows('DELETE FROM devices WHERE user_id = $1 AND guid <> $2', [user, guid]);
 }
 
 export async function keyOf(vault: number, level: 'standard' | 'password' | 'custom', record: Buffer): Promise<void> {
@@ -119,6 +122,7 @@ export function opened(id: number, who: Holder = holder, over: ClientHttp2Sessio
   stream.pause();
   return stream;
 }
-export const begun = (id: number) => until(async () => (await show(id)).done.sentBytes > 0);
-export const hasEnded = (id: number, state: string) => until(async () => (await show(id)).state === state, 10_000);
+export const begun = (id: number, who: Holder = holder) => until(async () => (await show(id, who)).done.sentBytes > 0);
+export const hasEnded = (id: number, state: string, who: Holder = holder) =>
+  until(async () => (await show(id, who)).state === state, 10_000);
 export const closed = (stream: ClientHttp2Stream) => until(() => stream.closed, 10_000);

@@ -66,8 +66,8 @@ function aboutOf(relation: RelationName, holder: Holder): About {
             : relation
     ].organization;
   if (relation !== 'self') return { ...place, elsewhere };
-  const { user, guid, vault, restore } = holder;
-  return { ...place, user, guid, vault, restore, elsewhere };
+  const { name: _, token: __, ...own } = holder;
+  return { ...place, ...own, elsewhere };
 }
 
 function expected(call: ApiCall, grants: readonly OracleGrant[], relation: RelationName): boolean {

@@ -29,6 +29,13 @@ export interface Place {
   plan: number;
   /** A restore of the device, planned by its user. */
   restore: number;
+  /** The same, pushed to the device itself. */
+  pushed: number;
+  /** The review of what its user has restored. */
+  review: number;
+  /** A repository of restic of its user, by its GUID, and a token of it. */
+  repository: string;
+  resticToken: number;
 }
 
 export interface Person {
@@ -38,7 +45,7 @@ export interface Person {
 }
 
 /** Somebody with a device. */
-export type Holder = Person & Pick<Place, 'guid' | 'vault' | 'restore'>;
+export type Holder = Person & Omit<Place, 'tenant' | 'organization' | 'client' | 'plan'>;
 
 export interface Answer {
   status: number;
@@ -137,7 +144,7 @@ export class ApiWorld {
   async addDevice(
     tenant: number,
     user: number,
-  ): Promise<{ guid: string; vault: number; archive: number; restore: number }> {
+  ): Promise<Omit<Place, 'tenant' | 'organization' | 'client' | 'plan' | 'user'>> {
     const { vault, archive } = await newArchive(this.storage);
     await this.storage.rows('UPDATE vaults SET user_id = $2 WHERE vault_id = $1', [vault, user]);
     const guid = String(1_000_000 + user);
@@ -154,7 +161,47 @@ export class ApiWorld {
                'restore.personal', 0, 0, 0, 0, 0, 0, 0, now() + interval '1 day') RETURNING restore_id AS restore`,
       [tenant, user, guid, vault, archive],
     );
-    return { guid, vault, archive, restore: row!.restore };
+    const [reviewed] = await this.storage.rows<{ review: number }>(
+      `INSERT INTO restore_blocks (tenant_id, asker_kind, asker_id, asker_name, user_id, vault_id, archive_id, restored_bytes,
+              asked_bytes, threshold_bytes, state, reviewed_at)
+       VALUES ($1, 'user', $2, 'them', $2, $3, $4, 0, 1, 0, 'released', now()) RETURNING block_id AS review`,
+      [tenant, user, vault, archive],
+    );
+    const [pushed] = await this.storage.rows<{ restore: number }>(
+      `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, kind,
+              selection, seq, permission, planned_files, planned_folders, planned_links, planned_bytes, planned_damaged,
+              planned_gone, planned_missing, lapses_at, target_guid, pushed)
+       SELECT tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, 'pushed', selection, seq,
+              'pushrestore.personal', 0, 0, 0, 0, 0, 0, 0, lapses_at, guid,
+              '{"name":"laptop","folder":null,"existing":"rename","permissions":"original"}'
+         FROM restore_requests WHERE restore_id = $1 RETURNING restore_id AS restore`,
+      [row!.restore],
+    );
+    const made = { restore: row!.restore, pushed: pushed!.restore, review: reviewed!.review };
+    return { guid, vault, archive, ...made, ...(await this.#addRepository(tenant, user, vault)) };
+  }
+
+  async #addRepository(
+    tenant: number,
+    user: number,
+    vault: number,
+  ): Promise<Pick<Place, 'repository' | 'resticToken'>> {
+    const repository = String(2_000_000 + user);
+    const [archive] = await this.storage.rows<{ id: number }>(
+      "INSERT INTO archives (vault_id, device_id, kind) VALUES ($1, $2::bigint, 'plain') RETURNING archive_id AS id",
+      [vault, repository],
+    );
+    await this.storage.rows(
+      `INSERT INTO devices (tenant_id, user_id, guid, name, platform, agent_version, kind, vault_id, archive_id)
+       VALUES ($1, $2, $3, 'repository', 'other', 'restic', 'restic', $4, $5)`,
+      [tenant, user, repository, vault, archive!.id],
+    );
+    const [token] = await this.storage.rows<{ id: number }>(
+      `INSERT INTO restic_tokens (tenant_id, user_id, guid, name, mode, token_sha256, created_by)
+       VALUES ($1, $2, $3, 'first', 'full', $4, 'them') RETURNING token_id AS id`,
+      [tenant, user, repository, randomBytes(32)],
+    );
+    return { repository, resticToken: token!.id };
   }
 
   /** Somebody with a role in an organization (`own` unless said), signed in. */
@@ -172,8 +219,8 @@ export class ApiWorld {
         'INSERT INTO user_roles (tenant_id, user_id, role, scope, organization_id) VALUES ($1, $2, $3, $4, $5)',
         [tenant, user, each, scope ?? 'all', organization],
       );
-    const { guid, vault, restore } = await this.addDevice(tenant, user);
-    return { user, name, guid, vault, restore, token: await this.signIn(tenant, user) };
+    const device = await this.addDevice(tenant, user);
+    return { user, name, ...device, token: await this.signIn(tenant, user) };
   }
 
   async signIn(tenant: number, user: number): Promise<string> {
@@ -197,7 +244,7 @@ export class ApiWorld {
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await answer.text();
-    const isJson = /^application\/(problem\+)?json/.test(answer.headers.get('content-type') ?? '');
+    const isJson = /^application\/(problem\+)?json(;|$)/.test(answer.headers.get('content-type') ?? '');
     return { status: answer.status, headers: answer.headers, text, json: isJson ? JSON.parse(text) : {} };
   }
 }

@@ -26,6 +26,24 @@ export interface VaultParts {
   halfStored?: ReadonlySet<string>;
 }
 
+/**
+ * Notes of blocks as hidden that are not true, by vault: of something that is there, which quotas would not charge. A name is
+ * hidden when a deletion of its file stands behind it.
+ */
+export const untrueNotes = `SELECT encode(h.hash, 'hex') AS hash, b.refs
+       FROM hidden_blocks h LEFT JOIN blocks b USING (vault_id, hash)
+      WHERE h.vault_id = $1 AND (b.byte_length IS DISTINCT FROM h.byte_length
+         OR EXISTS (
+          SELECT 1 FROM versions v JOIN archives a USING (vault_id, archive_id)
+            CROSS JOIN LATERAL generate_series(0, octet_length(v.blocks) / 32 - 1) i
+           WHERE v.vault_id = h.vault_id AND substr(v.blocks, 1 + 32 * i, 32) = h.hash
+             AND (a.kind <> 'plain' OR NOT EXISTS (
+               SELECT 1 FROM versions d WHERE (d.vault_id, d.archive_id, d.file_id) = (v.vault_id, v.archive_id, v.file_id)
+                  AND d.seq > v.seq AND d.deleted)))
+         OR EXISTS (
+          SELECT 1 FROM lists l CROSS JOIN LATERAL generate_series(0, octet_length(l.blocks) / 32 - 1) i
+           WHERE l.vault_id = h.vault_id AND substr(l.blocks, 1 + 32 * i, 32) = h.hash))`;
+
 /** What rows say that cannot be: each query's rows are faults. `$1` is the vault. Each is one snapshot. */
 const recounts: Record<string, string> = {
   'the references of a block': `WITH named AS (
@@ -83,19 +101,21 @@ const recounts: Record<string, string> = {
          SELECT size, seq = max(seq) OVER (PARTITION BY file_id) AS newest FROM versions v
           WHERE v.vault_id = $1 AND v.archive_id = a.archive_id) v) v
       WHERE a.vault_id = $1 AND (a.version_count, a.live_files) <> (versions, files)`,
+  'a block noted as hidden that something there names': untrueNotes,
   "the vault's usage": `SELECT kept, counted FROM (
        SELECT jsonb_build_object('logical', coalesce(sum(logical_bytes), 0), 'stored', coalesce(sum(stored_bytes), 0),
                 'referenced', coalesce(sum(referenced_bytes), 0), 'objects', coalesce(sum(object_bytes), 0),
-                'versions', coalesce(sum(versions), 0)) AS kept
-         FROM (SELECT logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions FROM vault_usage WHERE vault_id = $1
+                'versions', coalesce(sum(versions), 0), 'hidden', coalesce(sum(hidden_bytes), 0)) AS kept
+         FROM (SELECT logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes FROM vault_usage WHERE vault_id = $1
                UNION ALL
-               SELECT logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions FROM usage_deltas WHERE vault_id = $1) u) k,
+               SELECT logical_bytes, stored_bytes, referenced_bytes, object_bytes, versions, hidden_bytes FROM usage_deltas WHERE vault_id = $1) u) k,
       (SELECT jsonb_build_object(
                 'logical', (SELECT coalesce(sum(size), 0) FROM versions WHERE vault_id = $1),
                 'stored', (SELECT coalesce(sum(byte_length), 0) FROM blocks WHERE vault_id = $1),
                 'referenced', (SELECT coalesce(sum(byte_length), 0) FROM blocks WHERE vault_id = $1 AND refs > 0),
                 'objects', (SELECT coalesce(sum(size_bytes), 0) FROM objects WHERE vault_id = $1),
-                'versions', (SELECT count(*) FROM versions WHERE vault_id = $1)) AS counted) c
+                'versions', (SELECT count(*) FROM versions WHERE vault_id = $1),
+                'hidden', (SELECT coalesce(sum(byte_length), 0) FROM hidden_blocks WHERE vault_id = $1)) AS counted) c
       WHERE kept <> counted`,
 };
 

@@ -71,6 +71,45 @@ export const described: Record<string, Described> = {
   },
   'GET /v1/self': { needs: 'token', status: 200, call: () => ({ path: '/v1/self' }) },
   'GET /v1/self/plans': { needs: 'token', status: 200, call: () => ({ path: '/v1/self/plans' }) },
+  'GET /v1/self/commands': { needs: 'token', status: 200, call: () => ({ path: '/v1/self/commands?once=1' }) },
+  'POST /v1/self/commands/:command/progress': {
+    needs: 'token',
+    status: 200, // of a command that is none it is told to stop
+    call: ({ run }) =>
+      message(`/v1/self/commands/${run}/progress`, {
+        attempt: Buffer.alloc(16, 1),
+        filesSeen: 0,
+        filesDone: 0,
+        bytesSeen: 0,
+        bytesDone: 0,
+        bytesFetched: 0,
+      }),
+  },
+  'POST /v1/self/commands/:command/end': {
+    needs: 'token',
+    status: 404, // there is none
+    call: ({ run }) =>
+      message(`/v1/self/commands/${run}/end`, {
+        attempt: Buffer.alloc(16, 1),
+        outcome: 'completed',
+        counts: {
+          filesRestored: 0,
+          filesIdentical: 0,
+          folders: 0,
+          symlinks: 0,
+          bytesRestored: 0,
+          bytesResumed: 0,
+          bytesFetched: 0,
+          problems: 0,
+          notices: 0,
+        },
+      }),
+  },
+  'POST /v1/self/commands/:command/answer': {
+    needs: 'token',
+    status: 404,
+    call: ({ run }) => message(`/v1/self/commands/${run}/answer`, { fault: { code: 'failed', detail: 'of a test' } }),
+  },
   'POST /v1/keys/raise': {
     needs: 'token',
     status: 200,

@@ -16,6 +16,8 @@ import { createPasswords } from '../../server/directory/sign-in/passwords.ts';
 import { saidCharactersMax, startChild } from './child.ts';
 
 const main = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
+/** As `npm start`, `npm run worker` and the image have them: without, what is not needed any more is kept for long. */
+export const nodeArguments = ['--max-semi-space-size=8', '--heap-growing-percent=30'];
 const readyTimeoutMs = 60_000;
 const stopTimeoutMs = 45_000;
 /** A PostgreSQL that was just killed may leave its port to somebody who never answers. */
@@ -51,7 +53,7 @@ export class RunningServer {
     this.#ownFolder = options.data === undefined;
     this.data = options.data ?? mkdtempSync(join(tmpdir(), 'holdfast-server-'));
     this.#environment = options.environment ?? {};
-    this.command = options.command ?? [main, 'all', '--embedded'];
+    this.command = options.command ?? [...nodeArguments, main, 'all', '--embedded'];
   }
 
   /** Starts it, again on the same port, and resolves when /readyz says yes. @throws Error with what it said */

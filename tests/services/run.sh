@@ -17,7 +17,7 @@ export PATH="$root/node_modules/.bin:$PATH"
 # shellcheck source=tests/services/redis.sh
 . "$here/redis.sh"
 
-tests_seconds_max=${HOLDFAST_SERVICES_SECONDS_MAX:-1200}
+tests_seconds_max=${HOLDFAST_SERVICES_SECONDS_MAX:-2400}
 
 finish() {
   local status=$?
@@ -32,7 +32,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-install_packages python3-swift memcached redis-server
+install_packages python3-swift memcached redis-server restic chromium curl unzip libarchive-tools
 scratch=$(make_scratch)
 
 start_swift "$scratch/swift"

@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
+import { Moment } from '../moments.ts';
 import { type ActingParty, type ActResult, type JsonValue, serverLog, type TargetKind } from './act.ts';
 
 /** What may be asked for. Everything given has to be so. */
@@ -127,7 +128,7 @@ const sql = {
 /** All of them, for whoever looks at their plans. */
 export const searchStatements = sql;
 
-const Cursor = z.strictObject({ at: z.iso.datetime({ precision: 6 }), number: z.int().min(1) });
+const Cursor = z.strictObject({ at: z.iso.datetime({ precision: 6 }).pipe(Moment), number: z.int().min(1) });
 
 /**
  * @param tenant null: the server's own log
@@ -193,10 +194,10 @@ function refuseWrong(filter: ActFilter, limit: number): void {
     out('targetKind', 'targetId goes with targetKind');
   for (const field of ['from', 'to'] as const) {
     const time = filter[field];
-    if (time !== undefined && !z.iso.datetime({ offset: true }).safeParse(time).success)
+    if (time !== undefined && !Moment.safeParse(time).success)
       out(field, `${field} is a moment as 2026-01-02T03:04:05Z`);
   }
-  for (const field of ['action', 'partyId', 'targetId', 'address', 'text'] as const) {
+  for (const field of ['action', 'partyId', 'targetKind', 'targetId', 'address', 'text'] as const) {
     const value = filter[field];
     if (value !== undefined && (value.length > textMax || value.includes('\0')))
       out(field, `${field} has at most ${textMax} characters, and no NUL`);

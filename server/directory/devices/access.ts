@@ -5,6 +5,7 @@ import { Problem } from '../../../protocol/problems.ts';
 import type { Transaction } from '../../../storage/catalog/database.ts';
 import { findVaultOfUser } from '../../../storage/catalog/vaults.ts';
 import type { Directory } from '../directory.ts';
+import { isPushedTo } from '../restores/pushing/grant.ts';
 import { signInFailed } from '../sign-in/sign-in.ts';
 import { tokenHash } from '../sign-in/tokens.ts';
 import type { EffectiveState } from '../users/effective-state.ts';
@@ -29,7 +30,7 @@ export interface DeviceAccess extends DeviceIdentity {
 }
 
 /** In these a device backs up, and in the first it restores (docs/decisions/directory.md). */
-const statesThatBackUp: ReadonlySet<string> = new Set<EffectiveState>(['active', 'suspended', 'blocked']);
+export const statesThatBackUp: ReadonlySet<string> = new Set<EffectiveState>(['active', 'suspended', 'blocked']);
 
 /** Why a token that was right is no longer enough, and what agents are told the state is: nothing about what is above. */
 const refusals: Partial<Record<EffectiveState, { state: DeviceState; detail: string }>> = {
@@ -70,9 +71,11 @@ async function mayReadOthers(
   return settings.value(organizationId, 'devices.readOthers') === true;
 }
 
-/** Whether a device may read an archive that is not its own: one of its user's that is not deactivated. */
+/** Whether a device may read an archive that is not its own: one of its user's that is not deactivated, or that is pushed to it. */
 export async function mayReadArchive(directory: Directory, device: DeviceAccess, archive: number): Promise<boolean> {
   const { database } = directory;
+  if (!device.mayRestore) return false;
+  if (await isPushedTo(database, device, archive)) return true;
   return (await mayReadOthers(database, device)) && (await vaultHasArchive(database, { vault: device.vault, archive }));
 }
 

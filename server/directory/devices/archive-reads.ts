@@ -1,10 +1,12 @@
 /**
- * That a device begins to read all versions below a path of an archive: how every restore with an agent begins, and how an
- * agent that has lost its cache compares. It is in the log before the first of them is sent. A reader that was cut off and
- * goes on is not written again; one that begins again and again is written as often as anybody's repeated acts are, and counted.
+ * That a device begins to read what names the blocks of files: all versions below a path of an archive as of a moment, or all
+ * of one file. So every restore with an agent begins, and so does the comparing of an agent that has lost its cache. It is in
+ * the log before the first of them is sent. Who goes on with a reading, from any place in it, is not written again within the
+ * hour by the process that wrote it, if it is the same device at the same address (server/http/told-readings.ts); who begins
+ * again is, each time: what was done is never left out because it is done often.
  */
 import type { ArchiveRef } from '../../../storage/storage.ts';
-import { recordAlone } from '../audit/record.ts';
+import { record } from '../audit/record.ts';
 import type { Directory } from '../directory.ts';
 import type { DeviceAccess } from './access.ts';
 import { listDevicesOfVault } from './devices.ts';
@@ -23,21 +25,15 @@ export async function noteArchiveRead(
   const own = read.archive.archive === device.archive;
   const devices = own ? [] : await listDevicesOfVault(database, device.vault);
   const of = devices.find(({ archive }) => archive === read.archive.archive) ?? { guid, deviceName };
-  await recordAlone(
-    database,
-    { tenant, party: { kind: 'device', id: guid, name: deviceName }, address },
-    {
-      action: 'archive.read',
-      target: { kind: 'device', id: of.guid, name: of.deviceName },
-      organization,
-      result: 'done',
-      details: {
-        user,
-        own,
-        path: read.path.toString('utf8').slice(0, pathMax).toWellFormed(),
-        at: read.at?.toISOString() ?? null,
-        deleted: read.deleted,
-      },
-    },
-  );
+  const by = { tenant, party: { kind: 'device', id: guid, name: deviceName }, address } as const;
+  const details = {
+    user,
+    own,
+    path: read.path.toString('utf8').slice(0, pathMax).toWellFormed(),
+    at: read.at?.toISOString() ?? null,
+    deleted: read.deleted,
+  };
+  const target = { kind: 'device', id: of.guid, name: of.deviceName } as const;
+  const act = { action: 'archive.read', target, organization, result: 'done', details } as const;
+  await database.transaction((tx) => record(tx, by, act));
 }

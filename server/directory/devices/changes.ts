@@ -9,9 +9,11 @@ import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
 import type { By } from '../audit/act.ts';
 import { record } from '../audit/record.ts';
+import { RepositoryName } from '../restic/shapes.ts';
 import { isGuid } from '../tenant-view.ts';
 import { assertExpected, type LockedUser, lockUser, shareTree } from '../users/locks.ts';
 import { coolArchives, warmArchives } from './cold.ts';
+import { tell } from './commands/tell.ts';
 import { noSuchDevice, readDeviceView } from './read.ts';
 import type { DeviceRecord, RenameDeviceRequest } from './shapes.ts';
 
@@ -23,13 +25,18 @@ const sql = {
 
   lock: statement(
     'directory.lockDeviceOfTenant',
-    `SELECT device_id AS "deviceId", name, state, state_before AS before, version FROM devices
+    `SELECT device_id AS "deviceId", name, kind, state, state_before AS before, version FROM devices
       WHERE tenant_id = $1 AND guid = $2::bigint AND state <> 'replaced' FOR NO KEY UPDATE`,
   ),
 
   rename: statement(
     'directory.renameDevice',
     'UPDATE devices SET name = $3, version = version + 1 WHERE tenant_id = $1 AND device_id = $2',
+  ),
+
+  repositoryOfName: statement(
+    'directory.repositoryOfName',
+    "SELECT 1 FROM devices WHERE user_id = $1 AND name = $2 AND kind = 'restic'",
   ),
 
   setState: statement(
@@ -49,6 +56,8 @@ export interface OfDevice {
 export interface LockedDevice {
   deviceId: number;
   name: string;
+  /** `restic`: a repository, which no agent writes. */
+  kind: 'agent' | 'restic';
   state: DeviceRecord['state'];
   /** What it was before it was deactivated. */
   before: DeviceRecord['state'] | null;
@@ -70,7 +79,11 @@ export async function lockDevice(tx: Transaction, { tenant, guid, expected }: Of
   return { ...device, user };
 }
 
-/** @throws Problem not_found, precondition_failed */
+/**
+ * The name of a repository stands in its URL: whoever uses it has to be told the new one.
+ * @throws Problem not_found, precondition_failed; out_of_bounds (field `name`), and conflict when its user has another
+ *   repository of that name
+ */
 export async function renameDevice(
   tx: Transaction,
   by: By,
@@ -78,6 +91,7 @@ export async function renameDevice(
 ): Promise<DeviceRecord> {
   const locked = await lockDevice(tx, request);
   if (locked.name !== request.name) {
+    if (locked.kind === 'restic') await assertRepositoryName(tx, { user: locked.user.id, name: request.name });
     await tx.query(sql.rename, [request.tenant, locked.deviceId, request.name]);
     await recordChange(tx, by, { locked, guid: request.guid, name: request.name }, 'device.rename', {
       from: locked.name,
@@ -85,6 +99,14 @@ export async function renameDevice(
     });
   }
   return readDeviceView(tx, request);
+}
+
+/** Under the user's lock, as whoever else names a repository of theirs. @throws Problem out_of_bounds, conflict; field `name` */
+export async function assertRepositoryName(tx: Transaction, of: { user: number; name: string }): Promise<void> {
+  const fault = RepositoryName.safeParse(of.name).error?.issues[0]?.message;
+  if (fault !== undefined) throw new Problem('out_of_bounds', `the name of a repository ${fault}`, { field: 'name' });
+  if ((await tx.query(sql.repositoryOfName, [of.user, of.name])).length > 0)
+    throw new Problem('conflict', `this user has a repository of the name ${of.name}`, { field: 'name' });
 }
 
 type State = DeviceRecord['state'];
@@ -132,10 +154,13 @@ async function changeState(tx: Transaction, by: By, request: OfDevice, change: S
   const { tenant, guid } = request;
   const locked = await lockDevice(tx, request);
   const { deviceId, state, name } = locked;
+  if (locked.kind === 'restic' && change.to === 'deauthorized')
+    throw new Problem('conflict', 'a repository is signed in by its tokens: revoke those', { state });
   if (state !== change.to) {
     if (!change.from.includes(state)) throw new Problem('conflict', `the device is ${state}`, { state });
     const to = state === 'deactivated' ? (locked.before ?? 'active') : change.to;
     await tx.query(sql.setState, [tenant, deviceId, to]);
+    await tell(tx, { device: guid }); // whoever holds its channel asks whether it may go on
     const scope = { tenant, of: { device: deviceId } };
     if (change.to === 'deactivated') await coolArchives(tx, by, scope);
     if (state === 'deactivated') await warmArchives(tx, by, scope);

@@ -17,11 +17,13 @@ const sql = {
       WHERE d.token_sha256 = $1`,
   ),
 
-  // At most once in five minutes per device, whatever it sends.
+  // At most once in five minutes per device, whatever it sends. Who is changing the device may take long, and no request
+  // waits for that: it is noted with the next one.
   noteSeen: statement(
     'directory.noteSeen',
     `UPDATE devices SET last_seen_at = now()
-      WHERE device_id = $1 AND (last_seen_at IS NULL OR last_seen_at < now() - interval '5 minutes')`,
+      WHERE device_id = (SELECT device_id FROM devices
+         WHERE device_id = $1 AND (last_seen_at IS NULL OR last_seen_at < now() - interval '5 minutes') FOR NO KEY UPDATE SKIP LOCKED)`,
   ),
 
   findRegistered: statement(
@@ -51,7 +53,7 @@ const sql = {
   lockByGuid: statement(
     'directory.lockDeviceByGuid',
     `SELECT device_id AS "deviceId", name AS "deviceName", vault_id AS vault, archive_id AS archive, state
-       FROM devices WHERE user_id = $1 AND guid = $2::bigint AND state <> 'replaced' FOR UPDATE`,
+       FROM devices WHERE user_id = $1 AND guid = $2::bigint AND state <> 'replaced' AND kind = 'agent' FOR UPDATE`,
   ),
 
   setState: statement('directory.setDeviceState', 'UPDATE devices SET state = $2 WHERE device_id = $1'),
@@ -62,7 +64,7 @@ const sql = {
     `SELECT d.guid::text AS guid, d.name AS "deviceName", d.platform, d.state, d.vault_id AS vault, d.archive_id AS archive,
             a.last_committed_at AS "lastCommittedAt"
        FROM devices d JOIN archives a ON a.vault_id = $1 AND a.archive_id = d.archive_id
-      WHERE d.vault_id = $1 AND d.state <> 'replaced'
+      WHERE d.vault_id = $1 AND d.state <> 'replaced' AND d.kind = 'agent'
       ORDER BY d.device_id DESC LIMIT ${devicesPerUserMax}`,
   ),
 };
@@ -70,7 +72,7 @@ const sql = {
 // What is deactivated is restored from by administrators.
 const hasArchive = statement(
   'directory.hasArchive',
-  "SELECT 1 FROM devices WHERE vault_id = $1 AND archive_id = $2 AND state NOT IN ('replaced', 'deactivated')",
+  "SELECT 1 FROM devices WHERE vault_id = $1 AND archive_id = $2 AND kind = 'agent' AND state NOT IN ('replaced', 'deactivated')",
 );
 
 export type DeviceState = 'active' | 'replaced' | 'deauthorized' | 'blocked' | 'deactivated';
@@ -188,7 +190,7 @@ export interface ReplaceableDevice {
   state: DeviceState;
 }
 
-/** The user's device of that GUID as it is now, locked; null when there is none. */
+/** The user's device of that GUID as it is now, locked; null when there is none, or it is a repository, whose place nobody takes. */
 export async function lockDeviceByGuid(
   tx: Transaction,
   userId: number,
@@ -208,12 +210,12 @@ export interface DeviceOfUser extends RegisteredDevice {
   lastCommittedAt: Date | null;
 }
 
-/** The devices of a vault, which are those of its user, without the replaced ones; newest first, at most 1,000. */
+/** The devices of a vault that have an agent, which are those of its user, without the replaced ones; newest first, at most 1,000. */
 export function listDevicesOfVault(db: Database, vault: number): Promise<DeviceOfUser[]> {
   return db.query<DeviceOfUser>(sql.listOfVault, [vault]);
 }
 
-/** Whether the archive is that of a device in the vault which is not deactivated, however many there are. */
+/** Whether the archive is that of a device in the vault which has an agent and is not deactivated, however many there are. */
 export async function vaultHasArchive(db: Database, ref: { vault: number; archive: number }): Promise<boolean> {
   return (await db.query(hasArchive, [ref.vault, ref.archive])).length > 0;
 }

@@ -8,6 +8,7 @@ import { printablePath } from '../../../protocol/paths.ts';
 import { Problem } from '../../../protocol/problems.ts';
 import { assertShown } from '../../../storage/archive/reading/shown-archive.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
+import { lastSnapshotAt, readPlainFigures } from '../../../storage/catalog/plain-figures.ts';
 import {
   type ArchiveFacts,
   countSkipped,
@@ -16,9 +17,11 @@ import {
   readArchiveFacts,
 } from '../../../storage/catalog/reading/archive-facts.ts';
 import { readVaultUsage } from '../../../storage/catalog/usage.ts';
+import { iso } from '../moments.ts';
 import { isGuid } from '../tenant-view.ts';
 import { effectiveOf, type HeldRow, heldColumns, heldOfDevice, isOut } from '../users/effective-state.ts';
 import { readCursor, type Within, withinValues, writeCursor } from '../users/pages.ts';
+import { channelSilentMs } from './commands/channels.ts';
 import { healthOf } from './health.ts';
 import { settingsOfMany } from './settings-of-many.ts';
 import type {
@@ -32,11 +35,13 @@ import type {
   SkippedPage,
 } from './shapes.ts';
 
-const select = `SELECT d.device_id AS "deviceId", d.guid::text AS guid, d.name, d.user_id AS "userId", u.name AS "userName",
+const select = `SELECT d.device_id AS "deviceId", d.guid::text AS guid, d.name, d.kind, d.user_id AS "userId", u.name AS "userName",
             o.organization_id AS "organizationId", o.name AS "organizationName", d.platform, d.agent_version AS "agentVersion",
             d.state, d.last_seen_at AS "lastSeenAt", d.created_at AS "createdAt", d.version, d.vault_id AS vault, d.archive_id AS archive,
-            ${heldColumns}
+            c.is_open AND c.heard_at > now() - interval '${channelSilentMs} ms' AS "channelIsOpen",
+            c.connected_at AS "channelConnectedAt", c.heard_at AS "channelHeardAt", ${heldColumns}
        FROM devices d JOIN users u ON u.user_id = d.user_id JOIN organizations o ON o.organization_id = u.organization_id
+       LEFT JOIN device_channels c ON c.guid = d.guid AND c.tenant_id = d.tenant_id
       CROSS JOIN LATERAL ${heldOfDevice} held`;
 
 const sql = {
@@ -68,6 +73,7 @@ interface Row extends HeldRow {
   deviceId: number;
   guid: string;
   name: string;
+  kind: DeviceRecord['kind'];
   userId: number;
   userName: string;
   organizationId: number;
@@ -76,6 +82,10 @@ interface Row extends HeldRow {
   agentVersion: string;
   state: DeviceRecord['state'];
   lastSeenAt: Date | null;
+  /** Null: it has never had one. */
+  channelIsOpen: boolean | null;
+  channelConnectedAt: Date | null;
+  channelHeardAt: Date | null;
   createdAt: Date;
   version: number;
   vault: number;
@@ -99,6 +109,10 @@ interface Found {
 /** Joins rows of the directory with what the engine knows of their archives. */
 async function describe(db: Transaction, tenant: number, rows: readonly Row[], judgedFor: JudgedFor): Promise<Found[]> {
   const facts = new Map((await readArchiveFacts(db, rows)).map((each) => [`${each.vault}/${each.archive}`, each]));
+  const figures = await readPlainFigures(
+    db,
+    rows.filter(({ kind }) => kind === 'restic'),
+  );
   const [warning, critical] = bounds[judgedFor];
   const places = rows.map(({ organizationId }) => organizationId);
   const settings = await settingsOfMany(db, tenant, places, [warning, critical]);
@@ -108,19 +122,28 @@ async function describe(db: Transaction, tenant: number, rows: readonly Row[], j
     const warningDays = settings.value(row.organizationId, warning);
     const criticalDays = settings.value(row.organizationId, critical);
     const isExpected = !isOut(row.heldState) && row.heldState !== 'deauthorized';
-    const since = of.completed?.finishedAt ?? row.createdAt;
+    const completedAt =
+      row.kind === 'restic'
+        ? lastSnapshotAt(figures.get(`${row.vault}/${row.archive}`) ?? [])
+        : (of.completed?.finishedAt ?? null);
+    const since = completedAt ?? row.createdAt;
     const health =
       isExpected && warningDays !== null && criticalDays !== null
         ? healthOf({ since, now: of.now }, { warningDays, criticalDays })
         : null;
-    return { row, facts: of, view: viewOf(row, of, health) };
+    return { row, facts: of, view: viewOf(row, of, { health, completedAt }) };
   });
 }
 
-function viewOf(row: Row, facts: ArchiveFacts, health: DeviceRecord['health']): DeviceRecord {
+function viewOf(
+  row: Row,
+  facts: ArchiveFacts,
+  { health, completedAt }: { health: DeviceRecord['health']; completedAt: Date | null },
+): DeviceRecord {
   return {
     guid: row.guid,
     name: row.name,
+    kind: row.kind,
     user: { id: row.userId, name: row.userName },
     organization: { id: row.organizationId, name: row.organizationName },
     platform: row.platform,
@@ -129,12 +152,22 @@ function viewOf(row: Row, facts: ArchiveFacts, health: DeviceRecord['health']): 
     effective: effectiveOf(row),
     health,
     lastConnectedAt: iso(row.lastSeenAt),
+    channel: channelOf(row),
     lastActivityAt: iso(facts.latest?.progressedAt),
-    lastCompletedAt: iso(facts.completed?.finishedAt),
+    lastCompletedAt: iso(completedAt),
     lastRun: runOf(facts.latest),
     archive: archiveOf(facts),
     createdAt: row.createdAt.toISOString(),
     version: row.version,
+  };
+}
+
+function channelOf({ channelIsOpen, channelConnectedAt, channelHeardAt }: Row): DeviceRecord['channel'] {
+  if (channelIsOpen === null) return null;
+  return {
+    isOpen: channelIsOpen,
+    connectedAt: channelConnectedAt!.toISOString(),
+    heardAt: channelHeardAt!.toISOString(),
   };
 }
 
@@ -163,8 +196,6 @@ function runOf(run: RunFacts | null): z.infer<typeof RunView> | null {
     counts: Object.keys(run.counts).length > 0 ? run.counts : null,
   };
 }
-
-const iso = (moment: Date | null | undefined): string | null => moment?.toISOString() ?? null;
 
 async function findOne(db: Transaction, of: { tenant: number; guid: string }, judgedFor: JudgedFor): Promise<Found> {
   const rows = isGuid(of.guid) ? await db.query<Row>(sql.one, [of.tenant, of.guid]) : [];

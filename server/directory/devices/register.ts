@@ -33,6 +33,7 @@ import { findKeyOwner, noteKeyIssued } from '../keys/unseal.ts';
 import { type SignedIn, signInFailed } from '../sign-in/sign-in.ts';
 import { newToken, tokenHash } from '../sign-in/tokens.ts';
 import { lockActiveUser } from '../users/people.ts';
+import { tell } from './commands/tell.ts';
 import {
   type DeviceThere,
   devicesPerUserMax,
@@ -181,15 +182,17 @@ async function takePlaceOf(tx: Transaction, userId: number, guid: string) {
   if (old.state !== 'active' && old.state !== 'deauthorized')
     throw new Problem('forbidden', `that device is ${old.state} and cannot be replaced`, { field: 'replace' });
   await setDeviceState(tx, old.deviceId, 'replaced');
+  await tell(tx, { device: guid }); // its channel ends
   return old;
 }
 
 async function findOrCreateVault(tx: Transaction, user: SignedIn, proposed: VaultKeyRow): Promise<number> {
   const existing = await findVaultOfUser(tx, user.userId);
-  if (existing !== null) return existing;
+  // One that came with a repository of restic has no key yet: nothing in it is ours to open.
+  if (existing !== null && (await readVaultKeys(tx, existing)).length > 0) return existing;
   const { organization } = await ownerOf(tx, user);
   await requireKeyLevel(tx, { tenant: user.tenantId, organization }, proposed.level);
-  const created = await createVault(tx, { userId: user.userId });
+  const created = existing ?? (await createVault(tx, { userId: user.userId }));
   if (created === null) throw new Error(`user ${user.userId} got a vault outside a registration`);
   await putVaultKey(tx, created, proposed);
   return created;

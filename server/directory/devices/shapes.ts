@@ -1,13 +1,13 @@
 /** What is sent and answered about devices. */
 import { z } from 'zod';
 import { runOutcomes, skipReasons } from '../../../protocol/messages.ts';
+import { Moment } from '../moments.ts';
 import { EffectiveStateView, effectiveStates } from '../users/effective-state.ts';
 import { PageQuery } from '../users/pages.ts';
 import { id, line, prefix } from '../users/shapes.ts';
 import { Health } from './health.ts';
 
 export const platforms = ['linux', 'darwin', 'win32', 'other'] as const;
-const moment = z.iso.datetime({ offset: true });
 const idInQuery = z.coerce.number().pipe(id);
 
 export const Guid = z
@@ -19,7 +19,7 @@ export const Guid = z
 export const RenameDeviceRequest = z.strictObject({ name: line(255) });
 
 export const ColdUntilRequest = z.strictObject({
-  until: moment.meta({ description: 'Until then the archive is kept; 20 days later its versions are deleted.' }),
+  until: Moment.meta({ description: 'Until then the archive is kept; 20 days later its versions are deleted.' }),
 });
 
 export const ColdUntilView = z.strictObject({ coldUntil: z.iso.datetime() });
@@ -53,6 +53,7 @@ export const ArchiveView = z.strictObject({
 export const DeviceView = z.strictObject({
   guid: Guid,
   name: z.string(),
+  kind: z.enum(['agent', 'restic']).meta({ description: 'restic: a repository, which has no agent: /v1/repositories' }),
   user: z.strictObject({ id, name: z.string() }),
   organization: z.strictObject({ id, name: z.string() }),
   platform: z.enum(platforms),
@@ -60,14 +61,25 @@ export const DeviceView = z.strictObject({
   state: z.enum(['active', 'blocked', 'deauthorized', 'deactivated']).meta({ description: 'Its own.' }),
   effective: EffectiveStateView,
   health: Health.nullable().meta({
-    description: 'By the last completed run. Null: no backups are expected of it, or the settings cannot be read.',
+    description:
+      'By the last completed run, of a repository by its newest snapshot. Null: no backups are expected of it, or the settings cannot be read.',
   }),
   lastConnectedAt: z.iso.datetime().nullable().meta({ description: 'To five minutes.' }),
+  channel: z
+    .strictObject({
+      isOpen: z.boolean().meta({ description: 'It is there now: what it is told it does at once' }),
+      connectedAt: z.iso.datetime(),
+      heardAt: z.iso.datetime().meta({ description: 'To two minutes' }),
+    })
+    .nullable()
+    .meta({
+      description: 'On which it is told what to do. Null: its agent never asked; an older one, or one without `watch`',
+    }),
   lastActivityAt: z.iso
     .datetime()
     .nullable()
     .meta({ description: 'When a run last told something, however it ended.' }),
-  lastCompletedAt: z.iso.datetime().nullable(),
+  lastCompletedAt: z.iso.datetime().nullable().meta({ description: 'Of a repository: when a snapshot last came.' }),
   lastRun: RunView.nullable(),
   archive: ArchiveView,
   createdAt: z.iso.datetime(),
@@ -96,8 +108,8 @@ export const ListDevicesQuery = z.strictObject({
   search: prefix.optional().meta({ description: 'How the name begins, whatever its case.' }),
   platform: z.enum(platforms).optional(),
   health: Health.optional(),
-  connectedBefore: moment.optional().meta({ description: 'Not connected since.' }),
-  completedBefore: moment.optional().meta({ description: 'No run completed since; also when none ever did.' }),
+  connectedBefore: Moment.optional().meta({ description: 'Not connected since.' }),
+  completedBefore: Moment.optional().meta({ description: 'No run completed since; also when none ever did.' }),
 });
 
 export const ListSkippedQuery = z.strictObject({

@@ -6,6 +6,7 @@
  */
 
 import { Problem } from '../../../protocol/problems.ts';
+import { readNow } from '../../../storage/catalog/checking/checking.ts';
 import { type Database, statement, type Transaction } from '../../../storage/catalog/database.ts';
 import { findOrganizationTarget } from '../targets.ts';
 import { readCursor, type Within, withinValues, writeCursor } from '../users/pages.ts';
@@ -13,8 +14,6 @@ import { devicesCountingAt, type LicenceHistory, licencesAt, renewalsBetween } f
 import { type LicenceStatement, readMonth, type StatementLine, type UserLicences } from './shapes.ts';
 
 const sql = {
-  now: statement('directory.licenceTime', 'SELECT now() AS now'),
-
   users: statement(
     'directory.licenceUsers',
     `SELECT u.user_id AS "userId", u.name AS "userName", o.organization_id AS "organizationId", o.name AS "organizationName"
@@ -35,7 +34,7 @@ const sql = {
     'directory.licenceDevices',
     `SELECT d.user_id AS "userId", d.guid::text AS guid, a.first_committed_at AS "firstBackupAt"
        FROM devices d JOIN archives a ON a.vault_id = d.vault_id AND a.archive_id = d.archive_id
-      WHERE d.tenant_id = $1 AND d.user_id = ANY ($2::bigint[]) AND d.state <> 'replaced' AND a.first_committed_at IS NOT NULL`,
+      WHERE d.tenant_id = $1 AND d.user_id = ANY ($2::bigint[]) AND d.state <> 'replaced' AND d.kind = 'agent' AND a.first_committed_at IS NOT NULL`,
   ),
 };
 
@@ -140,11 +139,6 @@ function linesOf({ history, ...user }: UserHistory, span: { from: Date; to: Date
 }
 
 const dayOf = (at: Date): string => at.toISOString().slice(0, 10);
-
-async function readNow(db: Transaction): Promise<Date> {
-  const [row] = await db.query<{ now: Date }>(sql.now);
-  return row!.now;
-}
 
 async function* eachHistories(db: Transaction, of: { tenant: number; within: Within }): AsyncGenerator<UserHistory[]> {
   for (let after = 0; ; ) {

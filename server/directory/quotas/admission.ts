@@ -9,9 +9,9 @@
  */
 import { Problem } from '../../../protocol/problems.ts';
 import type { Database, Transaction } from '../../../storage/catalog/database.ts';
-import { lockVaultUsage, readChargedBytes } from '../../../storage/catalog/usage.ts';
+import { lockVaultUsage, readChargedBytes, readHiddenBytes } from '../../../storage/catalog/usage.ts';
 import type { Admission } from '../../../storage/catalog/writing/blocks.ts';
-import { addToMeters, lockMeter } from './meters.ts';
+import { addToMeters, countHiddenBelow, lockMeter } from './meters.ts';
 import { findByteQuotas, type OrganizationQuota } from './quotas.ts';
 
 /**
@@ -30,12 +30,15 @@ async function admit(tx: Transaction, vault: number, bytes: number): Promise<Pro
   const { userLimitBytes, organizations } = quotas;
   if (userLimitBytes !== null) {
     await lockVaultUsage(tx, vault);
-    const usedBytes = await readChargedBytes(tx, [vault]);
+    const heldBytes = await readChargedBytes(tx, [vault]);
+    const room = { bytes, heldBytes, limitBytes: userLimitBytes };
+    const usedBytes = await usedOf(room, () => readHiddenBytes(tx, [vault]));
     if (usedBytes + bytes > userLimitBytes) return exceeded(null, { bytes, usedBytes, limitBytes: userLimitBytes });
   }
   for (const organization of organizations) {
     const { id, limitBytes } = organization;
-    const usedBytes = await lockMeter(tx, id, { bytes, limitBytes });
+    const heldBytes = await lockMeter(tx, id, { bytes, limitBytes });
+    const usedBytes = await usedOf({ bytes, heldBytes, limitBytes }, () => countHiddenBelow(tx, id));
     if (usedBytes + bytes > limitBytes) return exceeded(organization, { bytes, usedBytes, limitBytes });
   }
   await addToMeters(
@@ -44,6 +47,19 @@ async function admit(tx: Transaction, vault: number, bytes: number): Promise<Pro
     bytes,
   );
   return null;
+}
+
+/**
+ * What is charged of what is held: not what restic has deleted and could have back, as long as that is no more than the quota
+ * itself. Asked for only where it decides. It is read later than what is held: bytes that are shown again, or go, meanwhile
+ * are as if that came after this upload, and neither asks a quota.
+ */
+async function usedOf(
+  { bytes, heldBytes, limitBytes }: { bytes: number; heldBytes: number; limitBytes: number },
+  hiddenBytes: () => Promise<number>,
+): Promise<number> {
+  if (heldBytes + bytes <= limitBytes) return heldBytes;
+  return heldBytes - Math.min(await hiddenBytes(), limitBytes, heldBytes);
 }
 
 function exceeded(

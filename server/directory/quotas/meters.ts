@@ -9,7 +9,7 @@
  * database notes on the row (migrations/0013_quotas.sql), so that it is counted before it is believed again.
  */
 import { type Database, statement, type Transaction } from '../../../storage/catalog/database.ts';
-import { readChargedBytes } from '../../../storage/catalog/usage.ts';
+import { readChargedBytes, readHiddenBytes } from '../../../storage/catalog/usage.ts';
 
 /** Counting takes at most a twentieth of the time: a count that took 50 ms is not repeated for a second. */
 const restPerCount = 20;
@@ -75,6 +75,12 @@ export async function addToMeters(tx: Transaction, organizations: readonly numbe
 export async function countBytesBelow(db: Database | Transaction, organization: number): Promise<number> {
   const [row] = await db.query<{ vaults: number[] }>(sql.vaultsBelow, [organization]);
   return readChargedBytes(db, row!.vaults);
+}
+
+/** Bytes of files below an organization that restic has deleted and could have back. */
+export async function countHiddenBelow(db: Transaction, organization: number): Promise<number> {
+  const [row] = await db.query<{ vaults: number[] }>(sql.vaultsBelow, [organization]);
+  return readHiddenBytes(db, row!.vaults);
 }
 
 interface Meter {

@@ -2,15 +2,23 @@
 import { z } from 'zod';
 import { Problem } from '../../../protocol/problems.ts';
 import { type Database, statement, type Transaction } from '../../../storage/catalog/database.ts';
-import { readChargedBytes } from '../../../storage/catalog/usage.ts';
+import { readChargedBytes, readHiddenBytes } from '../../../storage/catalog/usage.ts';
 import { findVaultOfUser } from '../../../storage/catalog/vaults.ts';
 import { effectiveSettingsOf } from '../settings/stored.ts';
-import { countBytesBelow } from './meters.ts';
+import { countBytesBelow, countHiddenBelow } from './meters.ts';
 import { limitOf } from './quotas.ts';
 import { countSeats } from './seats.ts';
 
 const limit = z.int().min(0).nullable().meta({ description: 'Null: no bound.' });
 const bytes = z.int().min(0);
+const bytesView = (where: string) =>
+  z.strictObject({
+    limit,
+    used: bytes.meta({ description: `What is charged: stored, and on its way in${where}, but for what is hidden.` }),
+    hidden: bytes.meta({
+      description: 'Deleted by restic and kept to be had back; of it no more than the quota itself is not charged.',
+    }),
+  });
 
 export const OrganizationQuotasAnswer = z.strictObject({
   organization: z.int(),
@@ -18,13 +26,13 @@ export const OrganizationQuotasAnswer = z.strictObject({
     limit,
     used: z.int().min(0).meta({ description: 'Users here and below, blocked ones too, deactivated ones not.' }),
   }),
-  bytes: z.strictObject({ limit, used: bytes.meta({ description: 'Stored, and on their way in, here and below.' }) }),
+  bytes: bytesView(', here and below'),
   bytesPerUser: z.strictObject({ limit }),
 });
 
 export const UserQuotaAnswer = z.strictObject({
   user: z.int(),
-  bytes: z.strictObject({ limit, used: bytes.meta({ description: 'Stored, and on their way in.' }) }),
+  bytes: bytesView(''),
 });
 
 const sql = {
@@ -47,7 +55,10 @@ export async function readOrganizationQuotas(
   return {
     organization,
     seats: { limit: limitOf(settings['quotas.seats']), used: await countSeats(db, tenant, organization) },
-    bytes: { limit: limitOf(settings['quotas.bytes']), used: await countBytesBelow(db, organization) },
+    bytes: chargedOf(limitOf(settings['quotas.bytes']), {
+      heldBytes: await countBytesBelow(db, organization),
+      hiddenBytes: await countHiddenBelow(db, organization),
+    }),
     bytesPerUser: { limit: limitOf(settings['quotas.bytesPerUser']) },
   };
 }
@@ -61,6 +72,13 @@ export async function readUserQuota(
   if (!place) throw new Problem('not_found', 'there is no such user');
   const settings = await effectiveSettingsOf(db, tenant, place.organization, ['quotas.bytesPerUser'] as const);
   const vault = await findVaultOfUser(db, user);
-  const used = vault === null ? 0 : await readChargedBytes(db, [vault]);
-  return { user, bytes: { limit: limitOf(settings['quotas.bytesPerUser']), used } };
+  const vaults = vault === null ? [] : [vault];
+  const held = { heldBytes: await readChargedBytes(db, vaults), hiddenBytes: await readHiddenBytes(db, vaults) };
+  return { user, bytes: chargedOf(limitOf(settings['quotas.bytesPerUser']), held) };
+}
+
+/** As uploads are judged (admission.ts). */
+function chargedOf(limit: number | null, { heldBytes, hiddenBytes }: { heldBytes: number; hiddenBytes: number }) {
+  const hidden = Math.min(hiddenBytes, heldBytes);
+  return { limit, used: heldBytes - Math.min(hidden, limit ?? hidden), hidden };
 }

@@ -112,18 +112,18 @@ test('what is used of each quota', async () => {
   expect(await readOrganizationQuotas(storage.database, { tenant, organization: top })).toEqual({
     organization: top,
     seats: { limit: 5, used: 2 },
-    bytes: { limit: null, used: 500 },
+    bytes: { limit: null, used: 500, hidden: 0 },
     bytesPerUser: { limit: 900 },
   });
   expect(await readOrganizationQuotas(storage.database, { tenant, organization: child })).toEqual({
     organization: child,
     seats: { limit: null, used: 1 },
-    bytes: { limit: 1_000, used: 200 },
+    bytes: { limit: 1_000, used: 200, hidden: 0 },
     bytesPerUser: { limit: 900 },
   });
   expect(await readUserQuota(storage.database, { tenant, user: ben.user })).toEqual({
     user: ben.user,
-    bytes: { limit: 900, used: 200 },
+    bytes: { limit: 900, used: 200, hidden: 0 },
   });
   const other = await QuotaWorld.create(storage);
   for (const read of [

@@ -6,6 +6,7 @@ import { Problem } from '../../../protocol/problems.ts';
 import type { Transaction } from '../../../storage/catalog/database.ts';
 import { zipEntriesMax } from '../../restoring/formats/zip.ts';
 import type { RestorePlan } from '../../restoring/plan.ts';
+import type { RestoreFormat } from '../../restoring/types.ts';
 import { settingsOfMany } from '../devices/settings-of-many.ts';
 import { type Actor, may } from '../roles/may.ts';
 import type { DeviceTarget } from '../targets.ts';
@@ -58,7 +59,7 @@ export function assertWithin({ permission, bytesMax }: Allowance, bytes: number)
 const ownEntries = 2;
 
 /** @throws Problem out_of_bounds, field `format` */
-export function assertFits(format: 'zip' | 'tar', plan: Pick<RestorePlan, 'files' | 'folders' | 'links'>): void {
+export function assertFits(format: RestoreFormat, plan: Pick<RestorePlan, 'files' | 'folders' | 'links'>): void {
   const entries = plan.files + plan.folders + plan.links;
   const entriesMax = zipEntriesMax - ownEntries;
   if (format === 'zip' && entries > entriesMax)

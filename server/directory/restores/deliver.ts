@@ -1,20 +1,23 @@
 /**
  * One try of a restore: bytes as they are made, with its row kept true beside them. What must stay true:
- * - the row says `running`, and the log that it began, before a key is opened for it; and how it ended, whatever ended it;
+ * - the row says `running`, and the log that it began, before a key is opened for it (for an export none is); and how it ended, whatever ended it;
  * - it says `completed` only when every byte was handed on, and only then does the answer end as a whole one;
  * - while it runs it is asked every few seconds whether it was cancelled, on whichever replica, and whether whoever asked
  *   still may: then it stops, also while its reader takes nothing.
  */
 import { Problem } from '../../../protocol/problems.ts';
 import type { Fence } from '../../../storage/archive/checking/fence.ts';
+import type { Transaction } from '../../../storage/catalog/database.ts';
 import type { Storage } from '../../../storage/storage.ts';
 import { type Assembly, assembleArchive } from '../../restoring/assemble.ts';
+import type { Room } from '../../restoring/flow/room.ts';
 import { ArchiveBroken, type AssembleReport, type LeftOutReason, leftOutReasons } from '../../restoring/types.ts';
 import type { By } from '../audit/act.ts';
 import type { Directory } from '../directory.ts';
 import type { Allowance } from './allowance.ts';
+import { openWay } from './content-way.ts';
 import type { RestoreTarget } from './history.ts';
-import { openKeyring } from './keyring.ts';
+import { keepAsking } from './keep-asking.ts';
 import { begin, type Ending, end, type OfAttempt, type Progress, progress } from './requests.ts';
 import { type RestoreWithLists, silentMsMax } from './rows.ts';
 
@@ -30,6 +33,8 @@ export interface Delivery {
   /** A UUID. */
   attempt: string;
   windowBytes: number;
+  /** What the restores of this process share, beside. */
+  room?: Room;
   verifyAheadBytes: number;
   /** How often its row, and whether its asker still may, are asked. */
   checkEveryMs: number;
@@ -40,6 +45,16 @@ export interface Delivery {
   /** Breaks the answer off, though its reader may be taking nothing. */
   cut: () => void;
   onFault: (error: unknown) => void;
+  /** What else begins with it, in the same transaction. */
+  alsoBegins?: (tx: Transaction, row: RestoreWithLists) => Promise<void>;
+  /** What else ends with it, in the same transaction. */
+  alsoEnds?: (tx: Transaction, state: Ending['state']) => Promise<void>;
+  /** Where the bytes go before they are said to be complete; left out: to the reader as they are. */
+  through?: (bytes: AsyncIterable<Buffer>) => AsyncIterable<Buffer>;
+  /** How long what was made is kept, once it is complete. */
+  keptMs?: number;
+  /** Why it ended, of one that is aborted. */
+  goneBecause?: string;
 }
 
 /** Why it was stopped from here. */
@@ -64,14 +79,15 @@ export async function* deliver(delivery: Delivery): AsyncGenerator<Buffer> {
   const { database } = directory;
   const of: OfAttempt = { tenant: target.tenant, restore: target.restore.id, attempt };
   const { permission } = delivery.allowance;
-  const row = await database.transaction((tx) => begin(tx, by, { ...of, permission }));
+  const gone = delivery.goneBecause ?? 'whoever fetched it has gone';
+  const row = await database.transaction((tx) => begin(tx, by, { ...of, permission }, delivery.alsoBegins));
   const stop = new AbortController();
   let assembly: Assembly | null = null;
   let ending: Pick<Ending, 'state' | 'why'> = { state: 'broken', why: 'it was not begun' };
   let brokeOffAt: Ending['brokeOffAt'] = null;
   const watch = watchOver(delivery, of, stop, () => progressOf(assembly?.report));
   try {
-    const keyring = await openKeyring(directory, {
+    const way = await openWay(directory, row, {
       by,
       user: target.user,
       vault: target.vault,
@@ -80,30 +96,32 @@ export async function* deliver(delivery: Delivery): AsyncGenerator<Buffer> {
       address: delivery.address,
     });
     assembly = assembleArchive({
+      ...way,
       storage,
       ref: target,
-      keyring,
       fence: delivery.fence,
       selection: selectionOf(row),
-      format: row.format,
       windowBytes: delivery.windowBytes,
+      ...(delivery.room && { room: delivery.room }),
       verifyAheadBytes: delivery.verifyAheadBytes,
       signal: AbortSignal.any([signal, stop.signal]),
     });
     // Until the end is reached: whoever reads may just not come back for more.
     ending = { state: 'broken', why: 'whoever fetched it took no more of it' };
-    yield* assembly.bytes as AsyncIterable<Buffer>;
+    const made = assembly.bytes as AsyncIterable<Buffer>;
+    yield* delivery.through?.(made) ?? made;
     ending = { state: 'completed', why: null };
   } catch (error) {
-    ending = endingOf(error, signal);
+    ending = endingOf(error, signal, gone);
     if (error instanceof ArchiveBroken) brokeOffAt = { path: error.path.toString('base64url'), reason: error.reason };
-    throw toldOf(error);
+    // What was under way ends with whatever error it has when it is stopped.
+    throw toldOf(stop.signal.aborted ? stop.signal.reason : error);
   } finally {
     watch.end();
     if (stop.signal.reason instanceof Stopped)
       ending = { state: stop.signal.reason.state, why: stop.signal.reason.message };
     else if (signal.aborted && ending.state !== 'completed' && brokeOffAt === null)
-      ending = { state: 'broken', why: 'whoever fetched it has gone' };
+      ending = { state: 'broken', why: gone };
     const report = assembly?.report;
     const told: Ending = {
       ...ending,
@@ -112,61 +130,43 @@ export async function* deliver(delivery: Delivery): AsyncGenerator<Buffer> {
         .slice(0, leftOutTold)
         .map(({ path, reason }) => ({ path: path.toString('base64url'), reason })),
       brokeOffAt,
-      leaseMs: storage.settings.restoreLeaseMs,
+      leaseMs: (ending.state === 'completed' ? delivery.keptMs : undefined) ?? storage.settings.restoreLeaseMs,
     };
     await writeEnd(delivery, of, told);
   }
 }
 
 /** An answer whose end nobody wrote down as one must not look whole; of another the first fault is the one to tell. */
-async function writeEnd({ directory, by, onFault }: Delivery, of: OfAttempt, told: Ending): Promise<void> {
-  const ended = directory.database.transaction((tx) => end(tx, by, of, told));
+async function writeEnd({ directory, by, onFault, alsoEnds }: Delivery, of: OfAttempt, told: Ending): Promise<void> {
+  const ended = directory.database.transaction((tx) => end(tx, by, of, told, alsoEnds));
   if (told.state !== 'completed') return void (await ended.catch(onFault));
   const state = await ended;
   if (state !== 'completed') throw new Problem('conflict', 'this restore was cancelled, or begun anew', { state });
 }
 
-/** Asks every so often, one question after the other. */
 function watchOver(
   { directory: { database }, checkEveryMs, stillMay, cut, onFault }: Delivery,
   of: OfAttempt,
   stop: AbortController,
   done: () => Progress,
 ): { end: () => void } {
-  let heardAt = performance.now();
-  let isOver = false;
-  let timer: NodeJS.Timeout;
-  const stopFor = (reason: Stopped): void => {
-    if (isOver) return;
-    isOver = true;
-    stop.abort(reason);
-    cut();
-  };
-  const look = async (): Promise<void> => {
-    const begun = performance.now();
-    try {
+  return keepAsking({
+    everyMs: checkEveryMs,
+    // From then on somebody else may begin it, for it counts as silent.
+    unaskedMsMax: silentMsMax / 2,
+    async ask() {
       const state = await progress(database, of, done());
-      if (state === 'cancelled') return stopFor(new Stopped('cancelled', 'it was cancelled'));
-      if (state !== null) return stopFor(new Stopped('broken', 'it was begun anew elsewhere'));
+      if (state === 'cancelled') return new Stopped('cancelled', 'it was cancelled');
+      if (state !== null) return new Stopped('broken', 'it was begun anew elsewhere');
       await stillMay();
-      heardAt = begun;
-    } catch (error) {
-      if (error instanceof Problem && error.status < 500 && error.status !== 429)
-        return stopFor(new Stopped('refused', `whoever asked may not any more: ${error.message}`));
-      onFault(error);
-      // From then on somebody else may begin it, for it counts as silent.
-      if (performance.now() - heardAt > silentMsMax / 2)
-        return stopFor(new Stopped('broken', 'nobody could be asked whether it may go on'));
-    }
-    if (!isOver) timer = setTimeout(look, checkEveryMs).unref();
-  };
-  timer = setTimeout(look, checkEveryMs).unref();
-  return {
-    end() {
-      isOver = true;
-      clearTimeout(timer);
+      return null;
     },
-  };
+    refused: ({ message }) => new Stopped('refused', `whoever asked may not any more: ${message}`),
+    unasked: (why) => new Stopped('broken', why),
+    stop,
+    cut,
+    onFault,
+  });
 }
 
 /** What an answer of which nothing was sent yet becomes. */
@@ -183,11 +183,11 @@ function toldOf(error: unknown): unknown {
   return error;
 }
 
-function endingOf(error: unknown, signal: AbortSignal): Pick<Ending, 'state' | 'why'> {
+function endingOf(error: unknown, signal: AbortSignal, gone: string): Pick<Ending, 'state' | 'why'> {
   if (error instanceof ArchiveBroken) return { state: 'broken', why: error.message };
   if (error instanceof Problem)
     return { state: error.code === 'moment_lapsed' ? 'lapsed' : 'broken', why: error.message };
-  if (signal.aborted) return { state: 'broken', why: 'whoever fetched it has gone' };
+  if (signal.aborted) return { state: 'broken', why: gone };
   return { state: 'broken', why: 'something went wrong inside the server' };
 }
 

@@ -17,7 +17,8 @@ export async function list(
   { tenant, within }: { tenant: number; within: Within },
   query: z.output<typeof ListRestoresQuery>,
 ): Promise<z.output<typeof RestorePage>> {
-  const { device, askedBy, askedByClient, state, since, until, after, limit } = query;
+  const { device, askedBy, askedByClient, state, since, until, kind, user, askedByName, bytesMin, after, limit } =
+    query;
   if (askedBy !== undefined && askedByClient !== undefined)
     throw new Problem('malformed_request', 'who asked is a user or an API client', { field: 'askedByClient' });
   const [path, alone] = withinValues(within);
@@ -36,6 +37,10 @@ export async function list(
         : askedByClient !== undefined
           ? { kind: 'client', id: askedByClient }
           : null,
+    kind: kind ?? null,
+    user: user ?? null,
+    askerName: askedByName ?? null,
+    bytesMin: bytesMin ?? null,
   });
   return pageOf(rows, limit, { id: (row) => row.id, item: (row): RestoreViewed => viewOf(row) });
 }
@@ -45,13 +50,19 @@ export interface RestoreTarget extends DeviceTarget {
   restore: RestoreWithLists;
 }
 
-/** @returns null: there is none, it is not for this actor to see, or the device has another archive now */
-export async function findRestoreTarget(db: Transaction, actor: Actor, restore: number): Promise<RestoreTarget | null> {
+/** @param permission by which those see it who did not ask for it
+ * @returns null: there is none, it is not for this actor to see, or the device has another archive now */
+export async function findRestoreTarget(
+  db: Transaction,
+  actor: Actor,
+  restore: number,
+  permission: 'restore.limited' | 'pushrestore.limited' = 'restore.limited',
+): Promise<RestoreTarget | null> {
   const row = await readRestoreRow(db, { tenant: actor.tenant, restore });
   const device = row && (await findDeviceTarget(db, actor.tenant, row.guid));
   if (!device || device.vault !== row.vault || device.archive !== row.archive) return null;
   const isAsker = actor.user !== null && row.askerKind === 'user' && row.askerId === actor.user;
-  if (!isAsker && !may(actor, 'restore.limited', device).allowed) return null;
+  if (!isAsker && !may(actor, permission, device).allowed) return null;
   return { ...device, restore: row };
 }
 

@@ -8,20 +8,26 @@ import { type Keyring, makeKeyring, SealError, unwrapKey } from '../../../protoc
 import type { Transaction } from '../../../storage/catalog/database.ts';
 import { readVaultKeys } from '../../../storage/catalog/vault-keys.ts';
 import type { KeyLevel, VaultKeyRow } from '../../../storage/catalog/vaults.ts';
+import type { RestoreFormat } from '../../restoring/types.ts';
 import type { By } from '../audit/act.ts';
 import type { Directory } from '../directory.ts';
 import { unsealVaultKey } from '../keys/unseal.ts';
 
 /**
- * The level of a vault that a browser can be given files of.
+ * The level of a vault that a browser can be given files of. An export is of any: null, for nothing is opened.
  * @throws Problem conflict for `custom`, with `level`
  */
-export async function requireOpenable(db: Transaction, vault: number): Promise<Exclude<KeyLevel, 'custom'> | null> {
+export async function requireOpenable(
+  db: Transaction,
+  vault: number,
+  format: RestoreFormat = 'zip',
+): Promise<Exclude<KeyLevel, 'custom'> | null> {
+  if (format === 'export') return null;
   const level = (await readVaultKeys(db, vault)).at(-1)?.level ?? null;
   if (level === 'custom')
     throw new Problem(
       'conflict',
-      "the server cannot open this backup: it never had its key. Restore with the agent of a device of its user, which has it (restore), or register one with the user's own key",
+      "the server cannot open this backup: it never had its key. Restore with the agent of a device of its user, which has it (restore), or register one with the user's own key; or take it sealed (format 'export'), and open it with that key",
       { level },
     );
   return level;

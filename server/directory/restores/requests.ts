@@ -2,30 +2,27 @@
  * The life of a restore: planned, begun, heard of while it runs, ended. Each step is an act in the log, but for what is
  * heard on the way.
  *
- * Lock order: the restore's row, then the head of the audit log. Nothing else is locked, and nobody who holds one row asks
- * for another. What two do at once is decided by the row: of two that begin, the second finds it running; whoever cancels
- * is seen by the one that runs when it is next heard of, and its end then changes nothing.
+ * Lock order: the restore's row, then what its asker is charged with (thresholds/charging.ts), then the head of the audit log.
+ * Nobody who holds one restore's row asks for another's. What two do at once is decided by the row: of two that begin, the
+ * second finds it running; whoever cancels is seen by the one that runs when it is next heard of, and its end then changes
+ * nothing.
  */
 import { Problem } from '../../../protocol/problems.ts';
 import { statement, type Transaction } from '../../../storage/catalog/database.ts';
-import type { RestorePlan } from '../../restoring/plan.ts';
+import type { RestoreFormat } from '../../restoring/types.ts';
 import type { Act, By, JsonValue } from '../audit/act.ts';
 import { record } from '../audit/record.ts';
-import type { DeviceTarget } from '../targets.ts';
 import { assertExpected } from '../users/locks.ts';
+import { type Asked, insertPlanned } from './insert-planned.ts';
+import { cancelPushed } from './pushing/cancelling.ts';
 import { lockRestoreRow, type OfRestore, type RestoreWithLists, type StoredReason, viewOf } from './rows.ts';
 import type { RestoreState, RestoreViewed } from './shapes.ts';
+import { endStaged } from './staging/rows.ts';
+import { askerOf } from './thresholds/askers.ts';
+import { assertNotBlocked, charge, settle } from './thresholds/charging.ts';
+import { holdMoment } from './thresholds/moments.ts';
 
 const sql = {
-  plan: statement(
-    'directory.planRestore',
-    `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, address, kind,
-            format, selection, seq, moment_at, reason, permission, planned_files, planned_folders, planned_links, planned_bytes,
-            planned_damaged, planned_gone, planned_missing, lapses_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'streamed', $10, $11::jsonb, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-            now() + $23 * interval '1 ms')
-     RETURNING restore_id AS id`,
-  ),
   begin: statement(
     'directory.beginRestore',
     `UPDATE restore_requests SET state = 'running', attempt = $3, attempts = attempts + 1, begun_at = coalesce(begun_at, now()),
@@ -50,68 +47,32 @@ const sql = {
             attempt = NULL, lapses_at = now() + $11 * interval '1 ms', version = version + 1
       WHERE tenant_id = $1 AND restore_id = $2`,
   ),
+  // What was staged is kept no longer: of its moment no more than is left of the lease from when it was made counts.
   cancel: statement(
     'directory.cancelRestore',
-    `UPDATE restore_requests SET state = 'cancelled', why = $3, ended_at = now(), version = version + 1
+    `UPDATE restore_requests SET state = 'cancelled', why = $3, ended_at = now(), stage_after = NULL, version = version + 1,
+            lapses_at = CASE WHEN kind = 'staged' THEN least(lapses_at, ended_at + $4 * interval '1 ms') ELSE lapses_at END
       WHERE tenant_id = $1 AND restore_id = $2`,
   ),
 };
 
-export interface PlannedRestore {
-  target: DeviceTarget;
-  format: 'zip' | 'tar';
-  paths: readonly Buffer[];
-  deleted: boolean;
-  /** As it was asked for; null: by its seq. */
-  at: Date | null;
-  reason: string | null;
-  permission: string;
-  plan: RestorePlan;
+export interface PlannedRestore extends Asked {
+  format: RestoreFormat;
   /** Of the moment's lease, from now. */
   leaseMs: number;
+  kind?: 'streamed' | 'staged';
+  /** Of a staged one: how often a worker begins it on its own. */
+  stageTries?: number;
 }
 
 /** @returns what the history shows of it */
 export async function planned(tx: Transaction, by: By, asked: PlannedRestore): Promise<RestoreViewed> {
-  const { target, format, paths, deleted, at, reason, permission, plan, leaseMs } = asked;
-  const asker = askerOf(by);
-  const selection = { paths: paths.map((path) => path.toString('base64url')), deleted };
-  const { files, folders, links, bytes, damaged, gone, missingPaths } = plan;
-  const [made] = await tx.query<{ id: number }>(sql.plan, [
-    target.tenant,
-    target.user,
-    target.id,
-    target.vault,
-    target.archive,
-    asker.kind,
-    asker.id,
-    by.party.name,
-    by.address,
-    format,
-    JSON.stringify(selection),
-    plan.seq,
-    at,
-    reason,
-    permission,
-    files,
-    folders,
-    links,
-    bytes,
-    damaged,
-    gone,
-    missingPaths.length,
-    leaseMs,
-  ]);
-  const row = (await lockRestoreRow(tx, { tenant: target.tenant, restore: made!.id }))!;
+  const { target, plan, reason, leaseMs, kind = 'streamed', stageTries = 0 } = asked;
+  await assertNotBlocked(tx, by);
+  await holdMoment(tx, by, { vault: target.vault, archive: target.archive, seq: plan.seq, leaseMs });
+  const row = await insertPlanned(tx, by, { ...asked, kind, stageTries, lapsesMs: leaseMs, pushed: null });
   await record(tx, by, actOf('restore.plan', row, 'done', { ...aboutPlan(row), ...(reason !== null && { reason }) }));
   return viewOf(row);
-}
-
-/** Which user or program it is. */
-export function askerOf({ party }: By): { kind: 'user' | 'client'; id: number } {
-  if ((party.kind !== 'user' && party.kind !== 'client') || typeof party.id !== 'number')
-    throw new Problem('forbidden', 'restores are asked for by people and programs of a tenant');
-  return { kind: party.kind, id: party.id };
 }
 
 /** What may be begun: anew, or once more after it ended before its end. */
@@ -125,7 +86,9 @@ const notToBegin: Record<Exclude<RestoreState, 'planned' | 'broken' | 'refused'>
 };
 
 /** Before anything is opened for it. @throws Problem conflict */
-export function assertToBegin(row: Pick<RestoreWithLists, 'state' | 'askerKind' | 'askerId'>, by: By): void {
+export function assertToBegin(row: Pick<RestoreWithLists, 'kind' | 'state' | 'askerKind' | 'askerId'>, by: By): void {
+  if (row.kind === 'pushed')
+    throw new Problem('conflict', 'this restore is pushed to a device: there is nothing to fetch', { kind: row.kind });
   const { kind, id } = askerOf(by);
   if (row.askerKind !== kind || row.askerId !== id)
     throw new Problem('conflict', 'this restore is for whoever planned it: plan one of your own');
@@ -142,19 +105,23 @@ export interface OfAttempt extends OfRestore {
 
 /**
  * @param asked.permission by which it is allowed now
+ * @param also what else begins with it, in the same transaction, before the act
  * @throws Problem not_found; conflict when it is not to be begun (any more)
  */
 export async function begin(
   tx: Transaction,
   by: By,
   asked: OfAttempt & { permission: string },
+  also?: (tx: Transaction, row: RestoreWithLists) => Promise<void>,
 ): Promise<RestoreWithLists> {
   const row = await lockRestoreRow(tx, asked);
   if (!row) throw noSuchRestore();
   // The same attempt, in a transaction whose outcome was not known.
   if (row.state === 'running' && row.attempt === asked.attempt) return row;
   assertToBegin(row, by);
+  await charge(tx, by, row);
   await tx.query(sql.begin, [asked.tenant, asked.restore, asked.attempt, asked.permission]);
+  await also?.(tx, row);
   const { seq, format, attempts } = row;
   const details = { seq, format, try: attempts + 1, permission: asked.permission, bytes: row.plannedBytes };
   await record(tx, by, actOf('restore.begin', row, 'done', { ...details, ...reasonOf(row) }));
@@ -196,9 +163,16 @@ export interface Ending {
 /**
  * Writes down how it ended, once. One that was cancelled meanwhile stays so, and has what was done till then; one that somebody
  * else has begun anew is theirs.
+ * @param also what else ends with it, in the same transaction, before the act
  * @returns the state it is in
  */
-export async function end(tx: Transaction, by: By, of: OfAttempt, ending: Ending): Promise<RestoreState | 'gone'> {
+export async function end(
+  tx: Transaction,
+  by: By,
+  of: OfAttempt,
+  ending: Ending,
+  also?: (tx: Transaction, state: Ending['state']) => Promise<void>,
+): Promise<RestoreState | 'gone'> {
   const row = await lockRestoreRow(tx, of);
   // Ended already, in a transaction whose outcome was not known; or not this one's any more.
   if (!row || row.attempt !== of.attempt) return row?.state ?? 'gone';
@@ -220,6 +194,9 @@ export async function end(tx: Transaction, by: By, of: OfAttempt, ending: Ending
     JSON.stringify(ending.brokeOffAt ? [ending.brokeOffAt] : []),
     ending.leaseMs,
   ]);
+  // Of one that was to be staged nothing has left the server before it is whole.
+  await settle(tx, of.tenant, of.restore, row.kind === 'staged' && state !== 'completed' ? 0 : bytes);
+  await also?.(tx, state);
   const details = { state, files, bytes, sentBytes, leftOut, ...(why !== null && { why }) };
   const result = state === 'completed' ? 'done' : 'failed';
   await record(tx, by, actOf('restore.end', row, result, details));
@@ -228,19 +205,29 @@ export async function end(tx: Transaction, by: By, of: OfAttempt, ending: Ending
 
 const toCancel: ReadonlySet<RestoreState> = new Set<RestoreState>(['planned', 'running', 'broken', 'refused']);
 
-/** Stops one that runs, wherever it does, within seconds. @throws Problem not_found, conflict, precondition_failed */
+/**
+ * Stops one that runs, wherever it does, within seconds.
+ * @param of.leaseMs of its moment
+ * @throws Problem not_found, conflict, precondition_failed
+ */
 export async function cancel(
   tx: Transaction,
   by: By,
-  of: OfRestore & { expected: number | null },
+  of: OfRestore & { expected: number | null; leaseMs: number },
 ): Promise<RestoreViewed> {
   const row = await lockRestoreRow(tx, of);
   if (!row) throw noSuchRestore();
   assertExpected(row.version, of.expected);
   if (row.state === 'cancelled') return viewOf(row);
-  if (!toCancel.has(row.state))
+  // What is staged is taken back as well.
+  const isStaged = row.kind === 'staged' && row.state === 'completed';
+  const isOver = row.kind === 'pushed' && row.endedAt !== null;
+  if ((!toCancel.has(row.state) && !isStaged) || isOver)
     throw new Problem('conflict', `this restore is ${row.state}: there is nothing to cancel`, { state: row.state });
-  await tx.query(sql.cancel, [of.tenant, of.restore, `cancelled by ${by.party.kind} ${by.party.name}`]);
+  const why = `cancelled by ${by.party.kind} ${by.party.name}`;
+  await tx.query(sql.cancel, [of.tenant, of.restore, why, of.leaseMs]);
+  await endStaged(tx, of);
+  if (row.kind === 'pushed') await cancelPushed(tx, row);
   await record(tx, by, actOf('restore.cancel', row, 'done', { state: row.state, sentBytes: row.sentBytes }));
   return viewOf((await lockRestoreRow(tx, of))!);
 }
@@ -249,7 +236,7 @@ export const noSuchRestore = (): Problem => new Problem('not_found', 'there is n
 
 /** An act about somebody's archive, by the device that it is of. */
 export function actOf(
-  action: 'restore.plan' | 'restore.begin' | 'restore.end' | 'restore.cancel',
+  action: 'restore.plan' | 'restore.begin' | 'restore.end' | 'restore.cancel' | 'restore.link' | 'restore.fetch',
   row: Pick<RestoreWithLists, 'id' | 'guid' | 'deviceName' | 'user' | 'organization'>,
   result: Act['result'],
   details: Record<string, JsonValue>,
@@ -270,7 +257,7 @@ const reasonOf = ({ reason }: { reason: string | null }): Record<string, JsonVal
 const pathsTold = 10;
 const pathCharactersTold = 300;
 
-function aboutPlan(row: RestoreWithLists): Record<string, JsonValue> {
+export function aboutPlan(row: RestoreWithLists): Record<string, JsonValue> {
   const paths = row.paths
     .slice(0, pathsTold)
     .map((path) => Buffer.from(path, 'base64url').toString('utf8').slice(0, pathCharactersTold).toWellFormed());

@@ -112,8 +112,8 @@ export const permissionGroups = {
       inUse: true,
       allows: 'Restore files of their own devices to their own devices.',
     },
-    'select.all': { reach: 'all', inUse: false, allows: 'Browse the folders of any device, to choose from them.' },
-    'select.personal': { reach: 'self', inUse: false, allows: 'Browse the folders of their own devices.' },
+    'select.all': { reach: 'all', inUse: true, allows: 'Browse the folders of any device, to choose from them.' },
+    'select.personal': { reach: 'self', inUse: true, allows: 'Browse the folders of their own devices.' },
   },
   'Legal holds': {
     'legalhold.all': {

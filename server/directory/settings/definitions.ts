@@ -6,6 +6,7 @@
  * needed, and never passed over for the parent's or the default: those may delete or show what it was made to keep.
  */
 import { z } from 'zod';
+import { undeleteDaysMax } from '../../../storage/archive/retention/plain-policies.ts';
 import { defaultRetention, type RetentionPolicy } from '../../../storage/archive/retention/retention.ts';
 import { readPolicyDocument } from '../retention-document.ts';
 
@@ -72,6 +73,11 @@ export const settingDefinitions = {
     250 * megabyte,
     'The same for an administrator, for `restore.limited`. 0: none.',
   ),
+  'restoreAlerts.bytesPerDay': setting(
+    quota,
+    100 * 1_000 * megabyte,
+    'Most bytes of the archives of its users that somebody else restores within a day, in all ways together. Whoever would come to more is refused, raises an alert, and restores nothing until somebody else has reviewed it. -1: no bound.',
+  ),
   'quotas.seats': setting(quota, unlimited, 'Most active users, in the organization and below it. -1: no bound.', {
     inherited: false,
   }),
@@ -89,6 +95,11 @@ export const settingDefinitions = {
     'Who can open backups: the server too (`standard`), whoever has the archive password (`password`), whoever has the key (`custom`); `free`: each user chooses.',
   ),
   'coldStorage.days': setting(days, 365, 'How long the archive of a deactivated device is kept.'),
+  'restic.undeleteDays': setting(
+    z.int().min(0).max(undeleteDaysMax),
+    30,
+    'For how many days what restic deletes in a repository is hidden, and can be had back. 0: it goes at the next prune.',
+  ),
   'backupDefaults.include': setting(patterns, [], 'Folders that a new device backs up. None: the home folders.'),
   'backupDefaults.exclude': setting(patterns, [], 'Patterns of paths that a new device leaves out.'),
   'backupDefaults.everyMinutes': setting(minutes, 15, 'How often a device looks for what has changed.'),

@@ -72,6 +72,23 @@ describe('the bound on failed sign-ins', () => {
     expect(() => rate.attempt('ann', 'a')).toThrow(expect.objectContaining({ code: 'too_many_requests' }));
   });
 
+  test('of one name, refused any number of times, holds for no other name at the address', () => {
+    const { rate } = make();
+    attempts(3, () => rate.attempt('ann', 'a'));
+    attempts(100, () => expect(() => rate.attempt('ann', 'a')).toThrow());
+    expect(() => rate.attempt('bob', 'a')).not.toThrow();
+  });
+
+  test('of programs is a bound of its own, by address', () => {
+    const { rate } = make();
+    attempts(3, () => rate.programFailed('a'));
+    attempts(100, () =>
+      expect(() => rate.programFailed('a')).toThrow(expect.objectContaining({ code: 'too_many_requests' })),
+    );
+    expect(() => rate.programFailed('b')).not.toThrow();
+    expect(() => rate.attempt('ann', 'a')).not.toThrow();
+  });
+
   test('remembers a bounded number, the newest', () => {
     const { rate } = make();
     attempts(3, () => rate.attempt('ann', 'a'));

@@ -15,6 +15,12 @@ export interface SignInRate {
    * @throws Problem too_many_requests
    */
   attempt(userName: string, address: string): () => void;
+  /**
+   * Counts a failure of a program that signs in by itself and goes on whatever it is answered: by a count of its own, so that
+   * it keeps nobody at the same address from signing in.
+   * @throws Problem too_many_requests
+   */
+  programFailed(address: string): void;
 }
 
 export interface SignInRateOptions {
@@ -52,11 +58,22 @@ export function createSignInRate({ failuresPerMinute, entriesMax, now }: SignInR
   return {
     attempt(userName, address) {
       const byAddress = take(`address ${address}`, failuresPerMinute * perAddressFactor);
-      const byUser = take(`user ${userName.toLowerCase()} ${address}`, failuresPerMinute);
+      let byUser: { count: number };
+      try {
+        byUser = take(`user ${userName.toLowerCase()} ${address}`, failuresPerMinute);
+      } catch (error) {
+        // Refused for one name: that is no guess at another's.
+        byAddress.count--;
+        throw error;
+      }
       return () => {
         byAddress.count--;
         byUser.count--;
       };
+    },
+
+    programFailed(address) {
+      take(`program ${address}`, failuresPerMinute);
     },
   };
 }

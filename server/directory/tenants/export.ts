@@ -1,6 +1,7 @@
 /**
- * What a tenant takes along when it leaves: its organizations, settings, users, roles and devices, a line each. No secret is
- * in it (passwords, keys and tokens of any kind), and nothing of the archives: files are taken along by restoring them.
+ * What a tenant takes along when it leaves: its organizations, settings, users, roles, devices and the history of restores, a
+ * line each. No secret is in it (passwords, keys and tokens of any kind), and nothing of the archives: files are taken along by
+ * restoring them.
  *
  * It is the tenant's own: whoever asks is an administrator of the tenant, never the operator (docs/decisions/directory.md).
  * Read page by page, so it holds little at a time, and what changes meanwhile is in it or not. The last line counts the
@@ -46,10 +47,18 @@ const sql = {
        FROM devices WHERE tenant_id = $1 AND user_id = ANY ($2::bigint[]) AND device_id > $3 AND state <> 'replaced'
       ORDER BY device_id LIMIT ${pageRows}`,
   ),
+  restores: statement(
+    'directory.exportRestores',
+    `SELECT restore_id AS id, user_id AS "user", guid::text AS guid, asker_kind AS "askerKind", asker_id AS "askerId", asker_name AS "askerName",
+            address, kind, format, seq, moment_at AS "momentAt", reason, permission, planned_files AS "plannedFiles", planned_bytes AS "plannedBytes",
+            state, attempts AS tries, done_files AS "doneFiles", done_bytes AS "doneBytes", sent_bytes AS "sentBytes", left_out AS "leftOut",
+            why, created_at AS "createdAt", begun_at AS "begunAt", ended_at AS "endedAt"
+       FROM restore_requests WHERE tenant_id = $1 AND restore_id > $2 ORDER BY restore_id LIMIT ${pageRows}`,
+  ),
 };
 
 export interface ExportLine {
-  kind: 'tenant' | 'organization' | 'setting' | 'user' | 'device' | 'end';
+  kind: 'tenant' | 'organization' | 'setting' | 'user' | 'device' | 'restore' | 'end';
   [member: string]: unknown;
 }
 
@@ -67,7 +76,7 @@ export async function noteTenantExport(tx: Transaction, by: By, tenant: number):
 
 /** Holds a page at most: 500 rows, or 16 settings of up to 1 MiB. */
 export async function* exportLines(db: Transaction, tenant: number): AsyncGenerator<ExportLine> {
-  const counts = { organizations: 0, settings: 0, users: 0, devices: 0 };
+  const counts = { organizations: 0, settings: 0, users: 0, devices: 0, restores: 0 };
   for (const row of await db.query<object>(sql.tenant, [tenant])) yield { kind: 'tenant', ...row };
   for await (const page of pagesOf<{ id: number }>(db, tenant, 'organizations')) {
     counts.organizations += page.length;
@@ -86,13 +95,18 @@ export async function* exportLines(db: Transaction, tenant: number): AsyncGenera
       for (const { id: _, ...row } of devices) yield { kind: 'device', ...row };
     }
   }
+  // A member of theirs is called kind, too.
+  for await (const page of pagesOf<{ id: number; kind: string }>(db, tenant, 'restores')) {
+    counts.restores += page.length;
+    for (const { kind: way, ...row } of page) yield { kind: 'restore', way, ...row };
+  }
   yield { kind: 'end', ...counts };
 }
 
 async function* pagesOf<Row extends { id: number }>(
   db: Transaction,
   tenant: number,
-  what: 'organizations' | 'users',
+  what: 'organizations' | 'users' | 'restores',
 ): AsyncGenerator<Row[]> {
   for (let last = 0; ; ) {
     const page = await db.query<Row>(sql[what], [tenant, last]);

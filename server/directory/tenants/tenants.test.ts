@@ -253,6 +253,14 @@ describe('an export', () => {
     await storage.database.transaction((tx) =>
       changeSettings(tx, by, { tenant, organization: a, changes, expected: null }),
     );
+    await storage.rows(
+      `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, kind, format,
+              selection, seq, permission, planned_files, planned_folders, planned_links, planned_bytes, planned_damaged, planned_gone,
+              planned_missing, lapses_at)
+       SELECT tenant_id, user_id, guid, vault_id, archive_id, 'user', user_id, 'bob', 'streamed', 'zip', '{"paths":["Lw"],"deleted":false}',
+              1, 'restore.personal', 1, 0, 0, 7, 0, 0, 0, now() FROM devices WHERE tenant_id = $1`,
+      [tenant],
+    );
     const other = await make('Other');
 
     await storage.database.transaction((tx) => noteTenantExport(tx, by, tenant));
@@ -272,7 +280,8 @@ describe('an export', () => {
       { name: 'bob', organization: a, roles: [] },
     ]);
     expect(of('device')).toMatchObject([{ name: 'laptop', guid: expect.any(String) }]);
-    expect(lines.at(-1)).toEqual({ kind: 'end', organizations: 2, settings: 2, users: 2, devices: 1 });
+    expect(of('restore')).toMatchObject([{ way: 'streamed', askerName: 'bob', plannedBytes: 7, state: 'planned' }]);
+    expect(lines.at(-1)).toEqual({ kind: 'end', organizations: 2, settings: 2, users: 2, devices: 1, restores: 1 });
     expect(await acts(tenant, tenant)).toMatchObject([{ action: 'tenant.export' }]);
 
     const text = lines.map((line) => JSON.stringify(line)).join('\n');
@@ -306,6 +315,13 @@ describe('an export', () => {
     }
     const lines = await Array.fromAsync(exportLines(storage.database, tenant.id));
     expect(new Set(lines.filter(({ kind }) => kind === 'user').map(({ id }) => id)).size).toBe(1_102);
-    expect(lines.at(-1)).toEqual({ kind: 'end', organizations: 18, settings: 51, users: 1_102, devices: 0 });
+    expect(lines.at(-1)).toEqual({
+      kind: 'end',
+      organizations: 18,
+      settings: 51,
+      users: 1_102,
+      devices: 0,
+      restores: 0,
+    });
   });
 });

@@ -17,12 +17,16 @@ export const line = (max: number) =>
 export const id = z.int().min(1);
 const idInQuery = z.coerce.number().pipe(id);
 
+/** Text to look for, that PostgreSQL takes. */
+export const wantedText = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .refine((text) => text.isWellFormed() && !text.includes('\0'), 'is no text');
+
 /** Beginning of a name, for a search. */
-export const prefix = z
-  .string()
-  .min(1)
-  .max(254)
-  .refine((text) => text.isWellFormed() && !text.includes('\0'), 'is no text');
+export const prefix = wantedText(254);
 
 /** Also one that this server does not know: it may have been given by a later one. */
 const roleName = z

@@ -30,6 +30,10 @@ export interface Caller {
   session: number | null;
   /** Why the session can do no more yet than what is missing; null: it can do everything. */
   limited: ProblemCode | null;
+  /** The restore whose link they came with, in the name of whoever made it. */
+  link?: number;
+  /** Who they are by now, of somebody without a sign-in. @throws Problem when they may nothing any more */
+  again?: () => Promise<Caller>;
 }
 
 const unauthorized = (): Problem =>
@@ -70,7 +74,8 @@ function bearerOf(ctx: Context): string {
  * may do are still there.
  * @throws Problem unauthorized; forbidden when their roles do not let them sign in any more
  */
-export async function authenticateAgain(ctx: Context, { kind, id, session }: Caller): Promise<Caller> {
+export async function authenticateAgain(ctx: Context, { kind, id, session, again }: Caller): Promise<Caller> {
+  if (again) return again();
   const { database } = ctx.state.deps.directory;
   const loaded = await loadActorAgain(database, { session, client: kind === 'client' ? id : null });
   if (loaded.refused !== null || loaded.actor === null) throw unauthorized();
@@ -135,5 +140,7 @@ export function byOf({ kind, id, name, tenant }: Caller, address: string): By {
 
 /** Under what their places and their keys are counted. */
 export function requesterOf(caller: Caller | null, ctx: Context): string {
-  return caller ? `${caller.kind} ${caller.id}` : `address ${addressOf(ctx)}`;
+  if (!caller) return `address ${addressOf(ctx)}`;
+  // Whoever has a link takes none of its maker's places.
+  return caller.link === undefined ? `${caller.kind} ${caller.id}` : `link ${caller.link}`;
 }

@@ -1,5 +1,7 @@
 /** How routes find what they are about, by the parameters of their paths. */
 import { z } from 'zod';
+import { Guid } from '../../directory/devices/shapes.ts';
+import { Moment } from '../../directory/moments.ts';
 import {
   type DeviceTarget,
   findDeviceTarget,
@@ -19,10 +21,7 @@ export const idText = z
   .transform(Number)
   .meta({ description: 'An id', examples: ['12'] });
 
-export const guidText = z
-  .string()
-  .regex(/^[1-9]\d{0,18}$/, 'is not a GUID')
-  .meta({ description: 'The GUID of a device, a decimal number of up to 19 digits' });
+export const guidText = Guid.meta({ description: 'The GUID of a device, a decimal number of up to 19 digits' });
 
 /** In a query: 1 or 0; left out it is 0. */
 export const yesOrNo = z
@@ -59,4 +58,4 @@ export const organizationInBody =
     return id === null ? tenantTarget(actor.tenant) : findOrganizationTarget(db, actor.tenant, id);
   };
 
-export const momentText = z.iso.datetime({ offset: true }).transform((text) => new Date(text));
+export const momentText = Moment.transform((text) => new Date(text));

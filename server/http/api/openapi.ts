@@ -106,7 +106,10 @@ const header = (name: string, description: string): Json => ({
 });
 
 const changeHeaders: Json[] = [
-  header('Idempotency-Key', 'Of your choosing; the same for a repetition'),
+  header(
+    'Idempotency-Key',
+    'Of your choosing; the same for a repetition. Fields that are `writeOnly` make no other request of it: a new secret needs a new key',
+  ),
   header('If-Match', 'The ETag that the change is made from'),
 ];
 

@@ -12,6 +12,7 @@ import type { Actor, Target } from '../../directory/roles/may.ts';
 import type { Permission } from '../../directory/roles/permissions.ts';
 import type { FoundTarget } from '../../directory/targets.ts';
 import type { Within } from '../../directory/users/pages.ts';
+import type { ByteRange } from '../byte-range.ts';
 import type { AppDeps, Context } from '../deps.ts';
 import type { Caller } from './callers.ts';
 
@@ -132,13 +133,26 @@ export interface LinesRoute<
   lines(request: Request<z.output<Params>, z.output<Query>, z.output<Body>, Found>): AsyncIterable<object | string>;
 }
 
-/** Bytes for a file: made while they are sent. */
-export interface Content {
+/** Bytes for a file: made while they are sent, or there already. */
+export type Content = MadeContent | KeptContent;
+
+interface NamedContent {
   type: string;
   /** As it is offered to whoever saves it; any text. */
   fileName: string;
+}
+
+export interface MadeContent extends NamedContent {
   /** Nothing is begun before the first of them is asked for. */
   bytes: AsyncIterable<Uint8Array>;
+}
+
+/** The same bytes however often they are asked for, in any ranges. */
+export interface KeptContent extends NamedContent {
+  /** Strong. */
+  etag: string;
+  length: number;
+  read(range: ByteRange): AsyncIterable<Uint8Array>;
 }
 
 /** One that lasts, and may have to be stopped: its handler can ask again whether it may. */
@@ -163,6 +177,11 @@ export interface ContentRoute<
   bodyBytesMax?: number;
   /** The media types it answers with. */
   types: readonly string[];
+  /**
+   * Who comes with a link instead of a sign-in, who may then no more than they may by now; null: it is none.
+   * @throws Problem not_found, whatever is wrong with it
+   */
+  byLink?(ctx: Context, asked: { params: z.output<Params>; query: z.output<Query> }): Promise<Caller | null>;
   content(request: ContentRequest<z.output<Params>, z.output<Query>, z.output<Body>, Found>): Promise<Content>;
 }
 

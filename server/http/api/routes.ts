@@ -12,7 +12,11 @@ import { organizationRoutes } from './routes/organizations.ts';
 import { passwordRoutes } from './routes/passwords.ts';
 import { planRoutes } from './routes/plans.ts';
 import { providerRoutes } from './routes/providers.ts';
+import { pushedRestoreRoutes } from './routes/pushed-restores.ts';
 import { reportRoutes } from './routes/reports.ts';
+import { resticRoutes } from './routes/restic.ts';
+import { restoreHistoryRoutes } from './routes/restore-history.ts';
+import { restoreReviewRoutes } from './routes/restore-reviews.ts';
 import { restoreRoutes } from './routes/restores.ts';
 import { retentionRoutes } from './routes/retention.ts';
 import { sessionRoutes } from './routes/sessions.ts';
@@ -26,13 +30,17 @@ export const apiRoutes: readonly ApiRoute[] = [
   ...organizationRoutes,
   ...userRoutes,
   ...deviceRoutes,
+  ...resticRoutes,
   ...retentionRoutes,
   ...alertRoutes,
   ...reportRoutes,
   ...planRoutes,
   ...manifestRoutes,
   ...browsingRoutes,
+  ...restoreHistoryRoutes,
   ...restoreRoutes,
+  ...pushedRestoreRoutes,
+  ...restoreReviewRoutes,
   ...licenceRoutes,
   ...clientRoutes,
   ...auditRoutes,

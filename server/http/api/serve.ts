@@ -12,9 +12,12 @@ import { validate } from '../../../protocol/wire.ts';
 import type { By } from '../../directory/audit/act.ts';
 import { recordAlone } from '../../directory/audit/record.ts';
 import { findMade, type MadeRequest, madeOnce } from '../../directory/requests-made.ts';
+import { blockFor } from '../../directory/restores/thresholds/blocking.ts';
+import { ThresholdCrossed } from '../../directory/restores/thresholds/charging.ts';
 import type { Target } from '../../directory/roles/may.ts';
 import { streamed } from '../answers.ts';
 import { form, formType, json } from '../bodies.ts';
+import { refuseCleartext } from '../cleartext.ts';
 import { addressOf } from '../client-address.ts';
 import type { Context, RequestState } from '../deps.ts';
 import { authenticate, authenticateAgain, byOf, type Caller, requesterOf } from './callers.ts';
@@ -22,6 +25,7 @@ import { sendContent } from './content-answers.ts';
 import { authorize, isSeen, Refusal, withinOf } from './guard.ts';
 import { answerJson, joinedLines, jsonLinesType } from './json-answers.ts';
 import { type ApiRoute, type ChangeRoute, type ContentRoute, type Request, sufficing } from './route.ts';
+import { withoutSecrets } from './secrets.ts';
 
 const bodyBytesMaxDefault = 64 * 1024;
 const idempotencyKeyShape = /^[\x21-\x7e]{1,100}$/;
@@ -50,6 +54,8 @@ export function serveApi(router: Router<RequestState>, routes: readonly ApiRoute
           await handle(ctx, caller, undefined);
         }
       } catch (error) {
+        // Its transaction was given up, and what it found stands.
+        if (error instanceof ThresholdCrossed) await blockFor(ctx.state.deps.directory.database, error);
         if (!(error instanceof Refusal)) throw error;
         await noteRefusal(ctx, caller, route, error);
         throw error.problem;
@@ -57,7 +63,7 @@ export function serveApi(router: Router<RequestState>, routes: readonly ApiRoute
         release();
       }
     };
-    const serve = async (ctx: Context) => served(ctx, await callerOf(ctx, route));
+    const serve = async (ctx: Context) => served(ctx, (await linkedOf(ctx, route)) ?? (await callerOf(ctx, route)));
     const serveForm = route.kind === 'content' && route.body ? formServer(route, bytesMax, served) : serve;
     router.register(route.path, [route.method], (ctx: Context) => (isForm(ctx) ? serveForm(ctx) : serve(ctx)));
   }
@@ -99,8 +105,11 @@ function formServer(
 }
 
 type Handle = (ctx: Context, caller: Caller | null, body: unknown) => Promise<void>;
+/** What of a body may be kept. */
+type Kept = (body: unknown) => unknown;
 
 function handlerOf(route: ApiRoute): Handle {
+  const kept: Kept = route.kind === 'change' && route.body ? withoutSecrets(route.body) : (given) => given;
   return async (ctx, caller, body) => {
     const params = parse(route.params ?? noQuery, { ...paramsOf(ctx) }, 'not_found');
     const query = parse(route.query ?? noQuery, queryOf(ctx), 'malformed_request');
@@ -122,9 +131,10 @@ function handlerOf(route: ApiRoute): Handle {
       body,
       target: null,
       within: withinFor(route, caller),
-      expected: expectedOf(ctx),
+      // Of a file it is compared with what is sent.
+      expected: route.kind === 'content' ? null : expectedOf(ctx),
     };
-    if (route.kind === 'change') return makeChange(route, request);
+    if (route.kind === 'change') return makeChange(route, request, kept);
     request.target = await ask(route, request, database);
     if (route.kind === 'read') return send(ctx, await route.read(request));
     if (route.kind === 'content') return makeContent(route, request);
@@ -152,9 +162,20 @@ async function makeContent(route: ContentRoute, request: AnyRequest): Promise<vo
     }
     return now.actor!;
   };
-  const release = await deps.slots.restores.take(requesterOf(caller, ctx), ctx.state.signal);
+  // Nothing is begun of it before its bytes are asked for, and then it has its place.
+  const content = await route.content({ ...request, askAgain });
+  const requester = requesterOf(caller, ctx);
+  const { signal } = ctx.state;
+  const isMade = 'bytes' in content;
+  const release = await (isMade ? deps.slots.restores : deps.slots.downloads).take(requester, signal);
   try {
-    await sendContent(ctx, await route.content({ ...request, askAgain }));
+    // Last, so that who waits for a place of their own keeps none of their tenant's.
+    const leave = isMade ? null : await deps.slots.tenantDownloads.take(`tenant ${caller.tenant}`, signal);
+    try {
+      await sendContent(ctx, content);
+    } finally {
+      leave?.();
+    }
   } finally {
     release();
   }
@@ -176,10 +197,10 @@ async function ask(route: ApiRoute, request: AnyRequest, db: Db): Promise<Target
   return authorize(db, route.may, { actor, params, query, body });
 }
 
-async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void> {
+async function makeChange(route: ChangeRoute, request: AnyRequest, kept: Kept): Promise<void> {
   const { ctx, deps, caller } = request;
   const { database } = deps.directory;
-  const key = { ...keyOf(request, route), requester: requesterOf(caller, ctx) };
+  const key = { ...keyOf(request, route, kept), requester: requesterOf(caller, ctx) };
   // Asked before anything slow is done, and again in the transaction, where it counts.
   try {
     request.target = await ask(route as ApiRoute, request, database);
@@ -190,7 +211,19 @@ async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void
     if (!made) throw error;
     return sendMade(ctx, made, cut);
   }
-  const prepared = await route.prepare?.(request);
+  const asShown = (answer: unknown): unknown => (route.answersWhole ? answer : shownTo(request, answer));
+  // Nothing slow is done again, and nobody asked again, for what was made.
+  const before = key.isGiven ? await findMade(database, key) : null;
+  if (before) return sendMade(ctx, before, asShown);
+  let prepared: unknown;
+  try {
+    prepared = await route.prepare?.(request);
+  } catch (error) {
+    // It may be refused for what the same request has done meanwhile.
+    const made = error instanceof Problem ? await findMade(database, key) : null;
+    if (!made) throw error;
+    return sendMade(ctx, made, asShown);
+  }
   const attempt = randomUUID();
   const made = await database.transaction((tx) =>
     madeOnce(tx, key, async () => {
@@ -199,7 +232,6 @@ async function makeChange(route: ChangeRoute, request: AnyRequest): Promise<void
     }),
   );
   const { attempt: by, told } = made.answer as StoredAnswer;
-  const asShown = (answer: unknown): unknown => (route.answersWhole ? answer : shownTo(request, answer));
   if (by !== attempt) return sendMade(ctx, made, asShown);
   const shown = asShown(told);
   // What is shown once is for whoever made it.
@@ -229,21 +261,40 @@ function cut(answer: unknown): object {
 }
 
 /** One that the caller chose, or one drawn for this request, so that a COMMIT of unknown outcome is not made again. */
-function keyOf({ ctx, params, query, body }: AnyRequest, route: ChangeRoute): { key: string; sha256: Buffer } {
+function keyOf(
+  { ctx, params, query, body }: AnyRequest,
+  route: ChangeRoute,
+  kept: Kept,
+): { key: string; isGiven: boolean; sha256: Buffer } {
   const given = ctx.get('idempotency-key');
   if (given !== '' && !idempotencyKeyShape.test(given))
     throw new Problem('malformed_request', 'Idempotency-Key is 1 to 100 visible ASCII characters', {
       field: 'idempotency-key',
     });
-  const asked = { method: route.method, path: route.path, params, query, body: body ?? null };
+  const asked = { method: route.method, path: route.path, params, query, body: kept(body) ?? null };
   const key = given === '' ? `drawn ${randomUUID()}` : `given ${given}`;
-  // As it was understood, so that spaces do not make another request of it.
-  return { key, sha256: sha256(Buffer.from(JSON.stringify(asked))) };
+  // As it was understood, so that spaces do not make another request of it. The hash is kept for a day, so nothing secret is in it.
+  return { key, isGiven: given !== '', sha256: sha256(Buffer.from(JSON.stringify(asked))) };
 }
 
 function withinFor(route: ApiRoute, caller: Caller | null): AnyRequest['within'] {
   if (!('of' in route.may) || !caller?.actor) return { all: true };
   return withinOf(caller.actor, sufficing(route.may));
+}
+
+/** Who comes with a link. In a stranger's place, like whoever signs in. @throws Problem */
+async function linkedOf(ctx: Context, route: ApiRoute): Promise<Caller | null> {
+  if (route.kind !== 'content' || !route.byLink || ctx.querystring === '' || ctx.get('authorization') !== '')
+    return null;
+  refuseCleartext(ctx);
+  const params = parse(route.params ?? noQuery, { ...paramsOf(ctx) }, 'not_found');
+  const query = parse(route.query ?? noQuery, queryOf(ctx), 'malformed_request');
+  const release = await placeOf(ctx, null);
+  try {
+    return await route.byLink(ctx, { params, query });
+  } finally {
+    release();
+  }
 }
 
 /** Who asks; null where nobody has to say. @throws Problem, Refusal */

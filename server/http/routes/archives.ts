@@ -11,7 +11,7 @@ import { noteArchiveRead } from '../../directory/devices/archive-reads.ts';
 import { answer, streamed } from '../answers.ts';
 import { message } from '../bodies.ts';
 import { addressOf } from '../client-address.ts';
-import type { AppDeps, RequestState } from '../deps.ts';
+import type { AppDeps, Context, RequestState } from '../deps.ts';
 import { device } from '../device.ts';
 import {
   flag,
@@ -23,8 +23,10 @@ import {
   readQuery,
   seqOrNull,
 } from '../parameters.ts';
+import { type Reading, ToldReadings } from '../told-readings.ts';
 
 export function archiveRoutes(router: Router<RequestState>, { storage, directory, metrics, slots }: AppDeps): void {
+  const told = new ToldReadings();
   router.post(
     '/v1/archives/:archive/commits',
     device('own'),
@@ -58,8 +60,18 @@ export function archiveRoutes(router: Router<RequestState>, { storage, directory
     const archive = ctx.state.archive!;
     const release = await slots.versionStreams.take(reader.deviceId, ctx.state.signal);
     try {
-      if (query.after === null) await noteArchiveRead(directory, reader, { ...query, archive }, addressOf(ctx));
-      await streamed(ctx, frameStreamType, encoded(streamVersions(storage, archive, query)));
+      const { path, seq: asked, after, deleted } = query;
+      const readAt = (seq: number): Reading => ({
+        ...readingOf(ctx, path),
+        moment: { seq, deleted },
+      });
+      // It goes on at the moment that its beginning was answered with.
+      const goesOn = after !== null && asked !== null && told.has(readAt(asked));
+      if (!goesOn) await noteArchiveRead(directory, reader, { ...query, archive }, addressOf(ctx));
+      const onBegin = (seq: number): void => {
+        if (!goesOn) told.add(readAt(seq));
+      };
+      await streamed(ctx, frameStreamType, encoded(streamVersions(storage, archive, query), onBegin));
     } finally {
       release();
     }
@@ -67,7 +79,16 @@ export function archiveRoutes(router: Router<RequestState>, { storage, directory
 
   router.get('/v1/archives/:archive/history', device('read'), async (ctx) => {
     const query = readQuery(ctx, { path: pathValue, after: seqOrNull, limit: pageLimit });
-    answer(ctx, await readHistory(storage, ctx.state.archive!, query));
+    const archive = ctx.state.archive!;
+    const reader = ctx.state.device!;
+    const { path } = query;
+    const reading = { ...readingOf(ctx, path), moment: null };
+    // It names the blocks of every version: whoever has it can restore the file.
+    if (query.after === null || !told.has(reading)) {
+      await noteArchiveRead(directory, reader, { archive, path, at: null, deleted: true }, addressOf(ctx));
+      told.add(reading);
+    }
+    answer(ctx, await readHistory(storage, archive, query));
   });
 
   router.get('/v1/archives/:archive/damaged', device('own'), async (ctx) => {
@@ -76,6 +97,17 @@ export function archiveRoutes(router: Router<RequestState>, { storage, directory
   });
 }
 
-async function* encoded(frames: AsyncIterable<VersionsFrame>): AsyncGenerator<Uint8Array> {
-  for await (const frame of frames) yield encodeFrame(frame);
+function readingOf(ctx: Context, path: Buffer): Omit<Reading, 'moment'> {
+  const { vault, archive } = ctx.state.archive!;
+  return { device: ctx.state.device!.deviceId, address: addressOf(ctx), vault, archive, path };
+}
+
+async function* encoded(
+  frames: AsyncIterable<VersionsFrame>,
+  onBegin: (seq: number) => void,
+): AsyncGenerator<Uint8Array> {
+  for await (const frame of frames) {
+    if (frame.frame === 'begin') onBegin(frame.seq);
+    yield encodeFrame(frame);
+  }
 }

@@ -43,6 +43,8 @@ export class Unit {
   readonly #wanted = new Map<string, Wanted>();
   #stepsBytes = 0;
   #sealedBytes = 0;
+  /** By how much files that are written whole take more than their blocks. */
+  #inflatedBytes = 0;
   #freed = 0;
   /** All of its blocks came, or are known not to. */
   ready: Promise<void> = Promise.resolve();
@@ -51,8 +53,10 @@ export class Unit {
     this.steps.push(step);
     this.#stepsBytes += weightOf(step);
     if (step.do !== 'file' && step.do !== 'part') return;
+    let sealedBytes = 0;
     for (let i = 0; i < hashCount(step.blocks); i++) {
       const key = hashKeyAt(step.blocks, i);
+      sealedBytes += step.lengths.get(key) ?? 0;
       const wanted = this.#wanted.get(key);
       if (wanted) {
         wanted.uses++;
@@ -62,25 +66,34 @@ export class Unit {
       this.#wanted.set(key, { bytes, uses: 1, sealed: undefined });
       this.#sealedBytes += bytes;
     }
+    if (step.do === 'file') this.#inflatedBytes += Math.max(0, step.item.version.size - sealedBytes);
   }
 
   /** Whether another step has to go into another unit. */
   isFull(unitBytes: number): boolean {
-    return this.bytes >= unitBytes || this.#wanted.size >= limits.fetchBlocksMax || this.steps.length >= unitStepsMax;
+    return (
+      this.roomBytes >= unitBytes || this.#wanted.size >= limits.fetchBlocksMax || this.steps.length >= unitStepsMax
+    );
   }
 
   /** Whether it would be much larger with the step than a unit should be. */
   isCrowdedBy(step: Step, unitBytes: number): boolean {
     if (this.steps.length === 0) return false;
-    let bytes = this.bytes + weightOf(step);
+    const bytes = this.roomBytes + weightOf(step);
     if (step.do !== 'file' && step.do !== 'part') return bytes > unitBytes;
-    for (let i = 0; i < hashCount(step.blocks); i++) bytes += step.lengths.get(hashKeyAt(step.blocks, i)) ?? 0;
-    return bytes > unitBytes;
+    let sealedBytes = 0;
+    for (let i = 0; i < hashCount(step.blocks); i++) sealedBytes += step.lengths.get(hashKeyAt(step.blocks, i)) ?? 0;
+    return bytes + (step.do === 'file' ? Math.max(sealedBytes, step.item.version.size) : sealedBytes) > unitBytes;
   }
 
   /** Bytes to reserve for it. */
   get bytes(): number {
     return this.#sealedBytes + this.#stepsBytes;
+  }
+
+  /** What it may take at any time until it is written, but for the one or two blocks of a large file that are being opened. */
+  get roomBytes(): number {
+    return this.bytes + this.#inflatedBytes;
   }
 
   get hashes(): Buffer[] {
@@ -107,9 +120,15 @@ export class Unit {
     return sealed ?? null;
   }
 
+  /** Whether a block's sealed bytes were taken for the last time. */
+  isSpent(hash: Buffer): boolean {
+    return this.#wanted.get(hashKey(hash))!.uses === 0;
+  }
+
   /** Frees what is left. */
   end(window: Window): void {
     window.free(this.bytes - this.#freed);
+    window.done(this.roomBytes);
     this.#freed = this.bytes;
     this.#wanted.clear();
   }
@@ -120,15 +139,15 @@ export interface Fetching {
   vault: number;
   fence: Pick<Fence, 'isOurBucket'>;
   window: Window;
-  unitBytes: number;
   saw: ReaderSaw;
   signal: AbortSignal;
 }
 
 /** Steps gathered into units. */
-async function* unitsOf(steps: AsyncIterable<Step>, unitBytes: number): AsyncGenerator<Unit> {
+async function* unitsOf(steps: AsyncIterable<Step>, window: Window): AsyncGenerator<Unit> {
   let unit = new Unit();
   for await (const step of steps) {
+    const { unitBytes } = window;
     if (unit.isCrowdedBy(step, unitBytes)) {
       yield unit;
       unit = new Unit();
@@ -157,8 +176,8 @@ export async function* fetchedUnits(fetching: Fetching, steps: AsyncGenerator<St
     wake: () => {},
   };
   const run = async (): Promise<void> => {
-    for await (const unit of unitsOf(steps, fetching.unitBytes)) {
-      await window.reserve(unit.bytes, signal);
+    for await (const unit of unitsOf(steps, window)) {
+      await window.reserve(unit.bytes, signal, unit.roomBytes);
       while (underWay.size >= fetchesMax) await Promise.race(underWay);
       signal.throwIfAborted();
       unit.ready = fetchUnit({ ...fetching, signal }, unit);

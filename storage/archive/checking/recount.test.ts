@@ -44,7 +44,7 @@ const refs = async (): Promise<number[]> => {
 };
 const set = (each: number, change: string): Promise<unknown> =>
   storage.rows(`UPDATE blocks SET ${change} WHERE hash = $1`, [sha256(block(each))]);
-const none = { tooLow: 0, tooHigh: 0, absent: 0, liveBytes: 0, raised: 0, lowered: 0 };
+const none = { tooLow: 0, tooHigh: 0, absent: 0, liveBytes: 0, figures: 0, raised: 0, lowered: 0 };
 
 test('what commits and lists have counted is what is counted', async () => {
   expect(await refs()).toEqual([2, 2, 1, 0]);

@@ -32,6 +32,7 @@ import { type HistoryRow, readHistories } from '../../catalog/reading/histories.
 import { takeListRefs, takeRefs } from '../../catalog/refs.ts';
 import { addUsage } from '../../catalog/usage.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
+import { countDeleted } from '../plain-files/count-figures.ts';
 import { holdCovers, looksAtPaths } from '../retention/hold-policy.ts';
 import type { FileVersion } from '../retention/retention.ts';
 import { countRefs, toRefCounts } from '../writing/count-refs.ts';
@@ -42,6 +43,8 @@ export interface FileDecision {
   expire: readonly number[];
   /** When, in ms, the file is worth planning again; null: never by itself. */
   nextChangeAt: number | null;
+  /** What goes of it counts neither towards the budget nor towards what expired within a day. */
+  isUncapped?: boolean;
 }
 
 export interface Decider {
@@ -69,6 +72,8 @@ export interface BatchResult {
   /** Files planned; 0: there was nothing to do. */
   files: number;
   versions: number;
+  /** Of these, the ones that count towards the budget. */
+  capped: number;
   bytes: number;
   /** There was more to delete than the deleter's budget. */
   overBudget: boolean;
@@ -92,7 +97,7 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     const archive = await lockArchiveForDeleting(tx, ref);
     // Locks nothing: what it proves is in which catalog this transaction is, and a beat need not wait for that.
     deleter.assertStillHeld(await readFence(tx));
-    const nothing = { files: 0, versions: 0, bytes: 0, overBudget: false };
+    const nothing = { files: 0, versions: 0, capped: 0, bytes: 0, overBudget: false };
     if (!archive) return nothing;
     const decider = await deleter.prepare(tx, archive, holds);
     if (!decider) return nothing;
@@ -100,7 +105,8 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     if (histories.size === 0) return nothing;
 
     const pins = await readPins(tx, ref, { holds, fileIds: [...histories.keys()], paths: decider.looksAtPaths });
-    const { doomed, planned, overBudget } = planBatch(histories, pins, decider, deleter.budget);
+    const { doomed, planned, capped, overBudget } = planBatch(histories, pins, decider, deleter.budget);
+    if (archive.kind === 'plain') await countOffFigures(tx, ref, histories, doomed);
     const deleted = doomed.length === 0 ? [] : await deleteVersionRows(tx, ref, doomed);
     await takeListRefs(
       tx,
@@ -118,15 +124,33 @@ export async function deleteVersionsBatch(storage: Storage, ref: ArchiveRef, del
     const touched = [...new Set(doomed.map((version) => version.fileId))];
     const empty = [...histories.keys()].filter((fileId) => histories.get(fileId)!.length === 0);
     await deleteEmptyFiles(tx, ref, [...touched, ...empty]);
-    await countDeletedVersions(tx, ref, { versions: deleted.length, liveFiles: liveFilesGone(histories, doomed) });
+    const liveFiles = liveFilesGone(histories, doomed);
+    await countDeletedVersions(tx, ref, { versions: deleted.length, capped, liveFiles });
     const bytes = deleted.reduce((sum, version) => sum + version.size, 0);
     await addUsage(tx, ref.vault, {
       logicalBytes: -bytes,
       referencedBytes: -freed.bytes,
       versions: -deleted.length,
     });
-    return { files: histories.size, versions: deleted.length, bytes, overBudget };
+    return { files: histories.size, versions: deleted.length, capped, bytes, overBudget };
   });
+}
+
+/** While the files still have their names: a file whose last version goes has none afterwards. */
+async function countOffFigures(
+  tx: Transaction,
+  ref: ArchiveRef,
+  histories: ReadonlyMap<number, HistoryRow[]>,
+  doomed: readonly { fileId: number; seq: number }[],
+): Promise<void> {
+  const byFile = Map.groupBy(doomed, ({ fileId }) => fileId);
+  const names = await readPathNames(tx, ref, [...byFile.keys()]);
+  const files = [...byFile].map(([fileId, seqs]) => ({
+    names: names.get(fileId)!,
+    history: histories.get(fileId)!,
+    gone: new Set(seqs.map(({ seq }) => seq)),
+  }));
+  await countDeleted(tx, ref, files);
 }
 
 /** Files whose latest version had content, less those of which that is so of what is left. */
@@ -212,27 +236,30 @@ function leasedVersions(rows: readonly HistoryRow[], leases: readonly Lease[]): 
 
 interface Batch {
   overBudget: boolean;
+  /** How many of the doomed count towards the budget. */
+  capped: number;
   doomed: { fileId: number; seq: number }[];
   planned: { fileId: number; afterMs: number | null }[];
 }
 
 function planBatch(histories: ReadonlyMap<number, HistoryRow[]>, pins: Pins, decider: Decider, budget: number): Batch {
-  const batch: Batch = { doomed: [], planned: [], overBudget: false };
+  const batch: Batch = { doomed: [], planned: [], capped: 0, overBudget: false };
   let names = 0;
   for (const [fileId, rows] of histories) {
     const versions = pinVersions(rows, pins);
-    const { expire, nextChangeAt } = decider.decide(versions, pins.paths.get(fileId) ?? null);
+    const { expire, nextChangeAt, isUncapped = false } = decider.decide(versions, pins.paths.get(fileId) ?? null);
     const bySeq = new Map(rows.map((row) => [row.seq, row]));
     const pinned = new Set(versions.filter((version) => version.pinned).map((version) => version.seq));
     assert(!expire.some((seq) => pinned.has(seq)), 'a version under a hold or a lease was to be deleted');
     let done = 0;
     for (const seq of expire) {
-      batch.overBudget = batch.doomed.length >= budget;
+      batch.overBudget = !isUncapped && batch.capped >= budget;
       if (batch.overBudget) break;
       const more = bySeq.get(seq)!.names;
       const full = batch.doomed.length >= batchBounds.versionsMax || names + more > batchBounds.namesMax;
       if (full && batch.doomed.length > 0) break;
       batch.doomed.push({ fileId, seq });
+      batch.capped += Number(!isUncapped);
       names += more;
       done++;
     }

@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals';
 import { commit, newArchive, newRun, storageForFile, upload, version } from '../../../tests/helpers/storage.ts';
 import { readVaultUsage } from '../../catalog/usage.ts';
 import { streamVersions } from '../reading/read-tree.ts';
-import { foldUsage, forgetLapsedLeases, trimCommits } from './housekeeping.ts';
+import { foldUsage, forgetDeleteDays, forgetLapsedLeases, trimCommits } from './housekeeping.ts';
 
 const storage = storageForFile();
 
@@ -24,6 +24,17 @@ test('old commits are forgotten, but never the newest of an archive', async () =
     { vault: second.vault, seq: 4 },
   ]);
   expect(await trimCommits(storage, { keepMs: 30 * 86_400_000 })).toEqual({ commits: 0 });
+});
+
+test('days of deletes are forgotten after 400, and no sooner', async () => {
+  const { vault, archive } = await newArchive(storage);
+  await storage.rows(
+    `INSERT INTO plain_deletes SELECT $1, $2, (now() AT TIME ZONE 'UTC')::date - days, 1, 1 FROM unnest('{0,400,401,500}'::int[]) AS x (days)`,
+    [vault, archive],
+  );
+  expect(await forgetDeleteDays(storage)).toEqual({ days: 2 });
+  expect(await forgetDeleteDays(storage)).toEqual({ days: 0 });
+  expect(await storage.rows('SELECT 1 FROM plain_deletes WHERE vault_id = $1', [vault])).toHaveLength(2);
 });
 
 test('usage is the same folded and unfolded, also when two fold at once', async () => {

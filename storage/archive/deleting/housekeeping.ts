@@ -1,5 +1,6 @@
 /** Small things that gather and must not grow for ever. Each is idempotent, and costs only time when it is not done. */
 
+import { trimDeletes } from '../../catalog/plain-figures.ts';
 import { allArchives } from '../../catalog/reading/histories.ts';
 import { forgetLeases } from '../../catalog/reading/leases.ts';
 import { foldRowsMax, foldVaultUsage, vaultsWithUnfoldedUsage } from '../../catalog/usage.ts';
@@ -36,6 +37,11 @@ export async function trimCommits(
     commits += await trimCommitsOf(storage.database, ref, options.keepMs);
   }
   return { commits };
+}
+
+/** Forgets how much was deleted in repositories on days longer ago than anybody looks. */
+export async function forgetDeleteDays(storage: Storage): Promise<{ days: number }> {
+  return { days: await trimDeletes(storage.database) };
 }
 
 /** Forgets the leases of readers that have ended. */

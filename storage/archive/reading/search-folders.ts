@@ -3,7 +3,7 @@
  * one above; so many bytes of them are kept.
  */
 import { joinPath } from '../../../protocol/paths.ts';
-import { type Candidate, candidatesAmong } from '../../catalog/reading/search.ts';
+import { type Candidate, type Candidates, candidatesAmong } from '../../catalog/reading/search.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
 import { everyName, type PathQuery, type PathState } from './search-pattern.ts';
 import { foldName } from './search-text.ts';
@@ -75,6 +75,24 @@ export class SearchFolders {
       this.#together = Math.min(togetherMax, this.#together * 2);
       yield places;
     }
+  }
+
+  /** Looks up the folders of files that are not known yet; with too much of them to keep, it may know few of them afterwards. */
+  async learn(candidates: Candidates): Promise<void> {
+    const unknown = new Map<number, Candidate>();
+    const turn = new Turn(this.#about.signal);
+    for (const at = candidates.first(); at.isThere; at.next()) {
+      const id = at.parentId;
+      if (!this.#known.has(id) && !unknown.has(id)) unknown.set(id, at.candidate());
+      if (turn.isOver) await turn.next();
+    }
+    for await (const _ of this.placesOf([...unknown.values()]));
+  }
+
+  /** Whether it is known that nothing right in this folder is searched for. */
+  isOut(folder: number): boolean {
+    const known = this.#known.get(folder);
+    return known !== undefined && (!known.isSearched || known.state?.length === 0);
   }
 
   #startAnew(): void {

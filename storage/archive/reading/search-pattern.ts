@@ -28,6 +28,8 @@ export interface Prefilter {
 
 export interface NameQuery {
   prefilter: Prefilter;
+  /** What the folded name is compared with: of it, whichever part. For a query about paths of their last name. */
+  tokens: readonly Token[];
   /** Of what each name is compared with, in characters: times that of a name it bounds the steps that the name takes. */
   length: number;
   /** Whether a name, folded, may be that of what is searched for. For a query about paths not the whole answer. */
@@ -48,7 +50,7 @@ export interface PathQuery {
   accepts(state: PathState, name: string): boolean;
 }
 
-type Token =
+export type Token =
   | { kind: 'character'; character: string }
   | { kind: 'any' }
   | { kind: 'star' }
@@ -69,6 +71,7 @@ export function queryOfPart(part: string): NameQuery {
   const tokens = [...folded].map((character): Token => ({ kind: 'character', character }));
   return {
     prefilter: prefilterOf(tokens),
+    tokens,
     length: tokens.length,
     matchesName: (name) => name.includes(folded),
     paths: null,
@@ -165,6 +168,7 @@ function segmentsOf(tokens: readonly Token[]): Segment[] {
 function queryOfName(tokens: readonly Token[]): NameQuery {
   return {
     prefilter: prefilterOf(tokens),
+    tokens,
     length: tokens.length,
     matchesName: (name) => matches(tokens, name),
     paths: null,

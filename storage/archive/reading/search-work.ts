@@ -3,7 +3,8 @@
  * asked whether anybody still waits for it. Names and patterns come from outside, and one name may take as long as a turn.
  */
 import { setImmediate } from 'node:timers/promises';
-import type { Candidate } from '../../catalog/reading/search.ts';
+import type { Candidate, Candidates } from '../../catalog/reading/search.ts';
+import type { MayMatch } from './search-bytes.ts';
 import type { NameQuery } from './search-pattern.ts';
 import { foldName } from './search-text.ts';
 
@@ -33,16 +34,31 @@ export class Turn {
 /** Bytes of names, each as often as the pattern has characters, after which it is told how far the search is: some 0.2 s. */
 export const workMax = 16 * 1024 * 1024;
 
+/** What leaves out names before they are text. */
+export interface LeftOut {
+  /** Null: their bytes say nothing. */
+  mayMatch: MayMatch | null;
+  /** Whether nothing in the folder is searched for. */
+  isOut: (folder: number) => boolean;
+}
+
+/** Names that are looked at without asking for the time: none of them has more than 2 KiB. */
+const askedEvery = 64;
+
 /** Those of which the names match, in as many parts as the work asks for; a part's `upTo` is the last that was looked at. */
 export async function* namedAmong(
-  candidates: readonly Candidate[],
+  candidates: Candidates | readonly Candidate[],
   names: Pick<NameQuery, 'matchesName' | 'length'>,
+  leftOut: LeftOut,
   signal?: AbortSignal,
 ): AsyncGenerator<{ named: Candidate[]; upTo: number | null }> {
   const turn = new Turn(signal);
   let named: Candidate[] = [];
   let work = 0;
-  for (const candidate of candidates) {
+  let looked = 0;
+  for (const candidate of Array.isArray(candidates) ? candidates : left(candidates as Candidates, leftOut)) {
+    if (++looked % askedEvery === 0 && turn.isOver) await turn.next();
+    if (candidate === null) continue;
     if (names.matchesName(foldName(candidate.name))) named.push(candidate);
     work += candidate.name.byteLength * names.length;
     if (work >= workMax) {
@@ -53,4 +69,12 @@ export async function* namedAmong(
     if (turn.isOver) await turn.next();
   }
   yield { named, upTo: null };
+}
+
+/** Null: of as many as are looked at together, there is none more. */
+function* left(candidates: Candidates, { mayMatch, isOut }: LeftOut): Generator<Candidate | null> {
+  for (const at = candidates.first(); at.isThere; at.next()) {
+    const isLeft = (!mayMatch || mayMatch(at.bytes, at.nameStart, at.nameEnd)) && !isOut(at.parentId);
+    yield isLeft ? at.candidate() : null;
+  }
 }

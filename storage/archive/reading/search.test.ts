@@ -13,7 +13,7 @@ import {
   upload,
   version,
 } from '../../../tests/helpers/storage.ts';
-import { candidatesInRange, noFilters } from '../../catalog/reading/search.ts';
+import { candidatesInRange, fewFiles, noFilters, packedBytesMax } from '../../catalog/reading/search.ts';
 import type { ArchiveRef } from '../../storage.ts';
 import { pruneDue } from '../retention/prune.ts';
 import { type BrowseQuery, browseFolder, browseVersions } from './browse.ts';
@@ -397,25 +397,70 @@ describe('a search that is much work', () => {
     isFolder: false,
     name: Buffer.from('x'.repeat(2_048)),
   }));
+  const nothingOut = { mayMatch: null, isOut: () => false };
 
   test('lets others have their turn, and ends when nobody waits for it', async () => {
     const controller = new AbortController();
     setImmediate(() => controller.abort(new Error('gone')));
-    const parts = namedAmong(candidates, queryOfPattern(pattern), controller.signal);
+    const parts = namedAmong(candidates, queryOfPattern(pattern), nothingOut, controller.signal);
     await expect(Array.fromAsync(parts)).rejects.toThrow('gone');
   });
 
   test('tells how far it is after so much of it', async () => {
-    const parts = await Array.fromAsync(namedAmong(candidates, queryOfPattern(pattern)));
+    const parts = await Array.fromAsync(namedAmong(candidates, queryOfPattern(pattern), nothingOut));
     const each = Math.ceil(workMax / (2_048 * 256));
     expect(parts.map(({ upTo }) => upTo)).toEqual([each, null]);
     expect(parts.map(({ named }) => named.length)).toEqual([0, 0]);
-    const ref = await archiveWith(Array.from({ length: 40 }, (_, i) => file(`/${'x'.repeat(2_046)}${i + 10}`)));
+    const ref = await archiveWith(Array.from({ length: 40 }, (_, i) => file(`/k${'x'.repeat(2_045)}${i + 10}`)));
     const { steps } = await searchArchive(storage, ref, { ...everything, pattern });
     expect((await Array.fromAsync(steps)).map(({ hits, upTo }) => [hits.length, upTo])).toEqual([
       [0, each],
       [0, null],
     ]);
+  });
+
+  test('takes no more names at a time than they may take, however long they are, and misses none', async () => {
+    const ref = await archiveWith([file('/d/a'), file('/d/b')]);
+    const { vault, archive } = ref;
+    // After the folder and its two files.
+    await storage.rows(
+      `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, folder, implied, created_seq)
+       SELECT $1::bigint, $2::bigint, n, 1, convert_to(rpad('Имя ' || n || ' ', 1026, 'я'), 'UTF8'), false, false, 1
+         FROM generate_series(10, 10_510) n`,
+      [vault, archive],
+    );
+    await storage.rows(
+      `INSERT INTO versions (vault_id, archive_id, file_id, seq, committed_at, kind, deleted, size, mtime, attributes, mac, blocks)
+       SELECT $1::bigint, $2::bigint, n, 1, now(), 'file', false, 0, 0, sha256('a'), sha256('b'), ''
+         FROM unnest(ARRAY[10, 2_009, 2_010, 10_510]) n`,
+      [vault, archive],
+    );
+    await storage.rows('UPDATE archives SET next_file_id = 10_511 WHERE vault_id = $1 AND archive_id = $2', [
+      vault,
+      archive,
+    ]);
+    /** Files that each statement was about. */
+    const asked: number[] = [];
+    const { database } = storage;
+    const query: typeof database.query = async (statement, values) => {
+      if (statement.name === 'files.searchRange') asked.push((values![3] as number) - (values![2] as number));
+      const rows = await database.query(statement, values);
+      for (const row of rows as { packed?: Buffer | null }[])
+        expect(row.packed?.byteLength ?? 0).toBeLessThanOrEqual(packedBytesMax);
+      return rows as never;
+    };
+    const counting = new Proxy(database, {
+      get: (of, name) => (name === 'query' ? query : Reflect.get(of, name).bind(of)),
+    });
+    const found = async (name: string) => {
+      const { steps } = await searchArchive({ ...storage, database: counting }, ref, { ...everything, name });
+      return (await Array.fromAsync(steps)).flatMap(({ hits }) => hits.map(({ fileId }) => fileId));
+    };
+    expect(await found('имя')).toEqual([10, 2_009, 2_010, 10_510]);
+    expect(asked.length).toBeGreaterThan(6);
+    // What is too much is made before it is known to be: at the most twice what the range before has given, once the first is known.
+    expect(Math.max(...asked.slice(asked.indexOf(fewFiles)))).toBeLessThanOrEqual(2 * fewFiles);
+    expect(await found('ИМЯ 10510')).toEqual([10_510]);
   });
 
   test('reads the folders of many deep files in parts, each of little, and looks at the signal between levels', async () => {
@@ -424,10 +469,8 @@ describe('a search that is much work', () => {
     const { seq, hits } = await search(ref, { name: 'f' });
     expect(hits.map(({ path }) => `${path}`)).toEqual(deep);
     const about = { seq, names: queryOfPart('f').prefilter };
-    const range = { after: 0, upTo: 10_000, limit: 10_000 };
-    const files = (await candidatesInRange(storage.database, ref, range, about)).filter(
-      ({ name }) => `${name}` === 'f',
-    );
+    const all = await candidatesInRange(storage.database, ref, { after: 0, upTo: 10_000 }, about);
+    const files = [...all!].filter(({ name }) => `${name}` === 'f');
     const controller = new AbortController();
     const options = { ref, seq, folder: 0, paths: null, signal: controller.signal };
     const placed = async (bytesMax: number) => {

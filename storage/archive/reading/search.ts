@@ -10,19 +10,23 @@ import { Problem } from '../../../protocol/problems.ts';
 import { followPath } from '../../catalog/reading/reading.ts';
 import {
   type Candidate,
+  Candidates,
   candidatesAmong,
   candidatesInRange,
+  fewFiles,
   findShown,
   listChildIds,
+  rangeFilesMax,
   type Shown,
   type ShownFilters,
 } from '../../catalog/reading/search.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
 import { chooseMoment, type MomentAsked } from './browse.ts';
+import { bytesOfTokens, type MayMatch, writingsOfAll } from './search-bytes.ts';
 import { type KnownFolder, type Placed, pathIn, SearchFolders } from './search-folders.ts';
 import { everyName, type NameQuery, queryOfPart, queryOfPattern } from './search-pattern.ts';
 import { foldName } from './search-text.ts';
-import { namedAmong, Turn } from './search-work.ts';
+import { type LeftOut, namedAmong, Turn } from './search-work.ts';
 
 export interface SearchQuery {
   /** Only what lies below it. */
@@ -109,8 +113,11 @@ async function* stepsOf(searching: Searching): AsyncGenerator<Searched> {
   const { storage, ref, query, names, seq, folder } = searching;
   const about = { ref, seq, folder, paths: names.paths, signal: query.signal };
   const folders = new SearchFolders(storage, about);
+  const leftOut: LeftOut = { mayMatch: await bytesOf(names), isOut: (id) => folders.isOut(id) };
   for await (const page of candidatesOf(searching)) {
-    for await (const { named, upTo } of namedAmong(page.candidates, names, query.signal)) {
+    // Then most of what lies elsewhere is left out without a look at it.
+    if (!isAnywhere(searching) && page.candidates instanceof Candidates) await folders.learn(page.candidates);
+    for await (const { named, upTo } of namedAmong(page.candidates, names, leftOut, query.signal)) {
       const end = upTo ?? page.upTo;
       for (let at = 0; at < named.length; at += lookedAtTogether) {
         query.signal?.throwIfAborted();
@@ -121,6 +128,12 @@ async function* stepsOf(searching: Searching): AsyncGenerator<Searched> {
       if (named.length === 0) yield { hits: [], upTo: end };
     }
   }
+}
+
+/** Where the database knows none of its bytes, all names come. */
+async function bytesOf({ prefilter, tokens }: NameQuery): Promise<MayMatch | null> {
+  if (prefilter.like !== null || !tokens.some(({ kind }) => kind === 'character')) return null;
+  return bytesOfTokens(tokens, await writingsOfAll());
 }
 
 /** Each may have a path of 32 KiB. */
@@ -168,14 +181,13 @@ function isAt(folder: KnownFolder | null, name: Buffer, { paths }: NameQuery): b
   return !folder.state || paths!.accepts(folder.state, foldName(name));
 }
 
-/** Names that one statement gives: at the most 4 MiB of them. */
-const candidatesMax = 2_000;
+/** Names that are looked up by the numbers of their files in one statement: at the most 4 MiB of them. */
+const amongMax = 2_000;
 /** Files that one statement looks at: a few first, so that what is near is found at once. */
 const rangeFirst = 5_000;
-const rangeMax = 50_000;
 
 interface Page {
-  candidates: Candidate[];
+  candidates: Candidates | readonly Candidate[];
   upTo: number | null;
 }
 
@@ -187,10 +199,10 @@ async function* candidatesOf(searching: Searching): AsyncGenerator<Page> {
   let after = query.after ?? 0;
   if (few) {
     const ids = few.filter((id) => id > after).sort((a, b) => a - b);
-    for (let at = 0; at < ids.length; at += candidatesMax) {
+    for (let at = 0; at < ids.length; at += amongMax) {
       query.signal?.throwIfAborted();
-      const some = ids.slice(at, at + candidatesMax);
-      const isLast = at + candidatesMax >= ids.length;
+      const some = ids.slice(at, at + amongMax);
+      const isLast = at + amongMax >= ids.length;
       yield {
         candidates: await candidatesAmong(storage.database, ref, some, about),
         upTo: isLast ? null : some.at(-1)!,
@@ -199,25 +211,27 @@ async function* candidatesOf(searching: Searching): AsyncGenerator<Page> {
     if (ids.length === 0) yield { candidates: [], upTo: null };
     return;
   }
-  const read = (from: number, upTo: number): Promise<Candidate[]> =>
-    candidatesInRange(storage.database, ref, { after: from, upTo, limit: candidatesMax }, about);
+  const read = async (from: number, length: number): Promise<{ candidates: Candidates; upTo: number }> => {
+    for (let files = length; ; files = Math.max(fewFiles, files >> 1)) {
+      const upTo = Math.min(from + files, lastFileId);
+      const candidates = await candidatesInRange(storage.database, ref, { after: from, upTo }, about);
+      if (candidates) return { candidates, upTo };
+      query.signal?.throwIfAborted();
+      if (files <= fewFiles) throw new Error(`${files} names take more than they can`);
+    }
+  };
   let length = rangeFirst;
-  let ahead: { upTo: number; candidates: Promise<Candidate[]> } | null = null;
+  let ahead: ReturnType<typeof read> | null = null;
   do {
     query.signal?.throwIfAborted();
-    const upTo: number = ahead?.upTo ?? Math.min(after + length, lastFileId);
-    const candidates: Candidate[] = await (ahead?.candidates ?? read(after, upTo));
-    const isCut = candidates.length === candidatesMax;
-    after = isCut ? candidates.at(-1)!.fileId : upTo;
-    length = Math.min(length * 2, rangeMax);
-    ahead = null;
+    const page: Awaited<ReturnType<typeof read>> = await (ahead ?? read(after, length));
+    // Twice what there was room for: where names are long, the database does not make many times that for nothing.
+    length = Math.min((page.upTo - after) * 2, rangeFilesMax);
+    after = page.upTo;
     // The database goes on while these are looked at.
-    if (after < lastFileId) {
-      const next = Math.min(after + length, lastFileId);
-      ahead = { upTo: next, candidates: read(after, next) };
-      ahead.candidates.catch(() => {}); // told when it is waited for, if somebody still does
-    }
-    yield { candidates, upTo: after < lastFileId ? after : null };
+    ahead = after < lastFileId ? read(after, length) : null;
+    ahead?.catch(() => {}); // told when it is waited for, if somebody still does
+    yield { candidates: page.candidates, upTo: after < lastFileId ? after : null };
   } while (after < lastFileId);
 }
 

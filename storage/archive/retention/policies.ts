@@ -25,6 +25,8 @@ export interface NamedPolicy {
   /** Whose it is, for people. */
   name: string;
   policy: RetentionPolicy;
+  /** What goes by it is of no use to anybody, and does not count towards what may expire within a day. */
+  isUncapped?: boolean;
 }
 
 export interface FolderPolicy extends NamedPolicy {

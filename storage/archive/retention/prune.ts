@@ -194,10 +194,11 @@ async function pruneReadable(
 
   const allowed = await allowance(storage, ref, deps, { state, digest }, options);
   if (!allowed) return { ...result, refused: 'over_cap' };
+  let capped = 0;
   for (;;) {
     options.signal?.throwIfAborted();
     await deps.assertMayDelete();
-    const deleter = retentionDeleter(ref, deps, { digest, budget: allowed.versions - result.versions });
+    const deleter = retentionDeleter(ref, deps, { digest, budget: allowed.versions - capped });
     const batch = await deleteVersionsBatch(storage, ref, deleter).catch(async (error: unknown) => {
       if (!(error instanceof RefsDrift)) throw error;
       await raiseAlert(database, { ...ref, kind: 'refs_drift', details: { found: 'prune', message: error.message } });
@@ -208,10 +209,11 @@ async function pruneReadable(
     result.batches++;
     result.files += batch.files;
     result.versions += batch.versions;
+    capped += batch.capped;
     result.bytes += batch.bytes;
     options.onBatch?.(batch);
     if (batch.overBudget) {
-      await tellOverCap(storage, ref, { state, digest, expiring: result.versions + 1 });
+      await tellOverCap(storage, ref, { state, digest, expiring: capped + 1 });
       return { ...result, refused: 'over_cap' };
     }
   }
@@ -233,15 +235,19 @@ function retentionDeleter(ref: ArchiveRef, deps: PruneDeps, run: { digest: Buffe
       return {
         looksAtPaths: policies.folders.length > 0,
         decide(versions, path) {
-          const of = policiesOf(path).map(({ policy }) => policy);
+          const named = policiesOf(path);
+          const of = named.map(({ policy }) => policy);
           const { decisions, nextChangeAt } = planByAny(versions, of, now);
-          return { expire: decisions.filter((each) => !each.keep).map((each) => each.seq), nextChangeAt };
+          const expire = decisions.filter((each) => !each.keep).map((each) => each.seq);
+          return { expire, nextChangeAt, isUncapped: isUncapped(named) };
         },
       };
     },
     candidates: async (tx) => (await dueFiles(tx, ref, null, filesPerBatch)).map((file) => file.fileId),
   };
 }
+
+const isUncapped = (policies: readonly NamedPolicy[]): boolean => policies.every((each) => each.isUncapped === true);
 
 interface Looked {
   state: RetentionState;
@@ -263,7 +269,7 @@ async function allowance(
   const { database } = storage;
   let expiring = 0;
   for await (const file of planFiles(storage, ref, deps, { dueOnly: true, ...options }))
-    expiring += file.decisions.filter((each) => !each.keep).length;
+    if (!isUncapped(file.policies)) expiring += file.decisions.filter((each) => !each.keep).length;
   const left = capLeft(storage, state);
   const leave = state.overCapVersions;
   if (expiring <= left) {

@@ -144,6 +144,7 @@ async function refuseUnlessReady(
 ): Promise<{ beforeSeq: number }> {
   if (archive.state !== 'active')
     throw new Problem('archive_not_active', `this archive is ${archive.state} and takes no commits`);
+  if (archive.kind !== 'agent') throw new Problem('conflict', 'no agent writes this archive');
   if (request.purgeEpoch !== archive.purgeEpoch) {
     throw new Problem(
       'archive_changed',
@@ -264,11 +265,11 @@ function replaces(version: VersionMessage, before: LatestVersion | undefined): b
  * Finds or makes the row of every path, a level of folders at a time: two statements a level, however many paths.
  * The root ('/') is nobody's child and has no row.
  */
-async function resolvePaths(
+export async function resolvePaths(
   tx: Transaction,
   ref: ArchiveRef,
   archive: ArchiveRow,
-  versions: readonly VersionMessage[],
+  versions: readonly { path: Buffer }[],
 ): Promise<{ fileIds: number[]; nextFileId: number }> {
   const paths = versions.map((version) => splitPath(version.path));
   const rootIndex = paths.findIndex((names) => names.length === 0);

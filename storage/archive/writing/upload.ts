@@ -64,6 +64,26 @@ export async function uploadBlocks(
   return { stored, storedBytes, known: header.lengths.length - stored, knownBytes: allBytes - storedBytes, until };
 }
 
+/**
+ * One block whose bytes have arrived and were hashed: of those whose name is known only with their last byte. What the
+ * vault holds is not written again.
+ * @param block.chunks its bytes, kept until the object is stored
+ * @throws Problem quota_exceeded
+ */
+export async function storeHashedBlock(
+  storage: Storage,
+  vault: number,
+  block: { hash: Buffer; length: number; chunks: readonly Uint8Array[] },
+  options: UploadOptions = {},
+): Promise<UploadResult> {
+  const { hash, length, chunks } = block;
+  const { kept, until } = await claimHeldBlocks(storage.database, vault, hash, storage.settings.claimWindowMs);
+  const places = { hashes: hash, offsets: [0], lengths: [length] };
+  const stored = kept.size > 0 ? 0 : await storeBlocks(storage, vault, places, [[...chunks]], options);
+  const storedBytes = stored * length;
+  return { stored, storedBytes, known: 1 - stored, knownBytes: length - storedBytes, until };
+}
+
 /** Positions of the first occurrence of every distinct hash that passes. */
 function firstOfEach(hashes: Buffer, passes: (index: number) => boolean): number[] {
   const seen = new Set<string>();

@@ -43,7 +43,8 @@ const sql = {
  * would delete more than the cap; it deletes nothing. `refs_drift`: counts do not agree with what is counted, a bug.
  * `verify_suspicious`: more looks damaged than bit rot explains. `damaged`: blocks whose bytes are not theirs any more.
  * `deleting_stopped`: the fence does not hold. `retention_unreadable`: an archive's policy is none; nothing of it expires.
- * `audit_log_altered`: an audit log does not agree with what was signed of it.
+ * `audit_log_altered`: an audit log does not agree with what was signed of it. `unusual_restores`: somebody would have
+ * restored more of others' archives within a day than is allowed; they restore nothing until it is reviewed.
  */
 export type AlertKind =
   | 'suspicious_run'
@@ -53,7 +54,8 @@ export type AlertKind =
   | 'damaged'
   | 'deleting_stopped'
   | 'retention_unreadable'
-  | 'audit_log_altered';
+  | 'audit_log_altered'
+  | 'unusual_restores';
 
 export interface AlertRow {
   /** 0: about the whole catalog. */

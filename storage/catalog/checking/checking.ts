@@ -173,7 +173,7 @@ export async function liveObjectsBetween(
 }
 
 /** The database's clock. */
-export async function readNow(db: Database): Promise<Date> {
+export async function readNow(db: Transaction): Promise<Date> {
   const [row] = await db.query<{ now: Date }>(sql.now);
   return row!.now;
 }

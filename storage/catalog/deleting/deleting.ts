@@ -19,7 +19,7 @@ const sql = {
 
   lockArchive: statement(
     'archives.lockForDeleting',
-    `SELECT state, frozen_at IS NOT NULL AS frozen, expired_at AS "expiredAt", now() AS now
+    `SELECT state, kind, frozen_at IS NOT NULL AS frozen, expired_at AS "expiredAt", now() AS now
        FROM archives WHERE vault_id = $1 AND archive_id = $2 FOR NO KEY UPDATE`,
   ),
 
@@ -56,7 +56,7 @@ const sql = {
   countDeleted: statement(
     'archives.countDeleted',
     `UPDATE archives SET version_count = version_count - $3, live_files = live_files - $4, pruned_at = now(),
-            expired_versions = $3 + CASE WHEN expired_since > now() - interval '1 day' AND expired_since <= now() THEN expired_versions ELSE 0 END,
+            expired_versions = $5 + CASE WHEN expired_since > now() - interval '1 day' AND expired_since <= now() THEN expired_versions ELSE 0 END,
             expired_since = CASE WHEN expired_since > now() - interval '1 day' AND expired_since <= now() THEN expired_since ELSE now() END
       WHERE vault_id = $1 AND archive_id = $2`,
   ),
@@ -84,6 +84,7 @@ export async function readHoldsUnlocked(tx: Transaction, vault: number): Promise
 
 export interface DeletingArchive {
   state: 'active' | 'cold' | 'expired';
+  kind: 'agent' | 'plain';
   /** Nothing of it is deleted by retention until somebody has looked at an alert. */
   frozen: boolean;
   /** Since when it is expired; null: it is not. */
@@ -145,14 +146,15 @@ export async function deleteEmptyFiles(tx: Transaction, ref: ArchiveRef, fileIds
 
 /**
  * Counts versions off, and towards what expired in this archive within a day.
+ * @param gone.capped of the versions, those that count towards it
  * @param gone.liveFiles files whose latest version had content, less those of which that is so afterwards
  */
 export async function countDeletedVersions(
   tx: Transaction,
   ref: ArchiveRef,
-  gone: { versions: number; liveFiles: number },
+  gone: { versions: number; capped: number; liveFiles: number },
 ): Promise<void> {
-  await tx.query(sql.countDeleted, [ref.vault, ref.archive, gone.versions, gone.liveFiles]);
+  await tx.query(sql.countDeleted, [ref.vault, ref.archive, gone.versions, gone.liveFiles, gone.capped]);
 }
 
 /** The names along the path of each file, from the root down. Every folder is looked up once, a level at a time. */

@@ -7,6 +7,7 @@
  */
 import type { ArchiveRef } from '../../storage.ts';
 import { type Database, type Statement, statement, type Transaction } from '../database.ts';
+import { deletePlainFigures } from '../plain-figures.ts';
 import { packArray } from '../writing/packing.ts';
 
 /** Rows of one table that one transaction takes away. */
@@ -78,6 +79,7 @@ const sql = {
   damage: someOf('damage', 'hash'),
   // More than so many where many versions name one block.
   damageVersions: someOf('damage_versions', 'hash', "vault_id = $1 AND hash > ''"),
+  hiddenBlocks: someOf('hidden_blocks', 'hash', "vault_id = $1 AND hash > ''"),
   deltas: someOf('usage_deltas', 'delta_id'),
   holds: someOf('holds', 'hold_id'),
   deleteUsage: statement('vaultUsage.delete', 'DELETE FROM vault_usage WHERE vault_id = $1'),
@@ -127,6 +129,7 @@ export async function endArchiveRows(tx: Transaction, ref: ArchiveRef): Promise<
   }
   for (const some of [sql.commits, sql.leases])
     if ((await tx.query(some, values)).length === endingRowsMax) return 'some';
+  await deletePlainFigures(tx, ref);
   await tx.query(sql.deleteArchive, values);
   return 'gone';
 }
@@ -145,8 +148,8 @@ export async function deleteVaultKeys(tx: Transaction, vault: number): Promise<n
  */
 export async function endVaultRows(tx: Transaction, vault: number): Promise<'kept' | 'some' | 'gone'> {
   if (await isTrue(tx, sql.hasBytes, [vault])) return 'kept';
-  const { freed, freedLists, damage, damageVersions, deltas, deleteAlerts, holds } = sql;
-  for (const some of [freed, freedLists, damage, damageVersions, deltas, deleteAlerts, holds])
+  const { freed, freedLists, damage, damageVersions, hiddenBlocks, deltas, deleteAlerts, holds } = sql;
+  for (const some of [freed, freedLists, damage, damageVersions, hiddenBlocks, deltas, deleteAlerts, holds])
     if ((await tx.query(some, [vault])).length >= endingRowsMax) return 'some';
   // After its deltas, which is against the order of locks: folding passes over deltas that are held, so it waits here only
   // when it was first, and what it has made of them is seen.

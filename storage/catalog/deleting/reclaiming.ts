@@ -6,6 +6,7 @@
  */
 import { joinHashes } from '../../../protocol/hashes.ts';
 import { type Database, statement, type Transaction } from '../database.ts';
+import { forgetHiddenBlocks } from '../hidden-blocks.ts';
 import { lockLiveObjects } from '../lock-objects.ts';
 import { addUsage } from '../usage.ts';
 import { shrinkObjects } from '../writing/blocks.ts';
@@ -150,6 +151,7 @@ export async function reclaimBlocks(
   const { seen, doomed } = await reclaimRows<Row>(tx, vault, sql.blocks, settings.limit);
   await shrinkObjects(tx, vault, doomed, settings.objectDeleteDelayMs);
   const bytes = doomed.reduce((sum, block) => sum + block.byteLength, 0);
+  await forgetHiddenBlocks(tx, vault, join(doomed));
   await addUsage(tx, vault, { storedBytes: -bytes });
   return { seen, deleted: doomed.length, bytes };
 }

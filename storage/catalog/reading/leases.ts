@@ -21,6 +21,10 @@ const sql = {
     `UPDATE restores SET lease_until = greatest(lease_until, now() + $4 * interval '1 ms')
       WHERE vault_id = $1 AND archive_id = $2 AND seq = $3 AND lease_until > now() RETURNING seq`,
   ),
+  until: statement(
+    'restores.leaseUntil',
+    'SELECT lease_until AS until FROM restores WHERE vault_id = $1 AND archive_id = $2 AND seq = $3',
+  ),
   forget: statement(
     'restores.forget',
     'DELETE FROM restores WHERE vault_id = $1 AND lease_until < now() RETURNING seq',
@@ -42,6 +46,12 @@ export async function countLeases(tx: Transaction, ref: ArchiveRef, max: number)
 /** Lengthens a lease. @returns false: it has ended, and what it kept may be gone */
 export async function renewLease(db: Transaction, ref: ArchiveRef, seq: number, leaseMs: number): Promise<boolean> {
   return (await db.query(sql.renew, [ref.vault, ref.archive, seq, leaseMs])).length > 0;
+}
+
+/** Until when a moment is kept, or was; null: nothing is known of it. */
+export async function leaseUntil(db: Transaction, ref: ArchiveRef, seq: number): Promise<Date | null> {
+  const [row] = await db.query<{ until: Date }>(sql.until, [ref.vault, ref.archive, seq]);
+  return row?.until ?? null;
 }
 
 /** Deletes the rows of leases that have ended. @returns how many */

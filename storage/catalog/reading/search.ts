@@ -13,8 +13,16 @@ const mayMatch = (first: number): string => `f.created_seq <= $${first}
                 AND ($${first + 2}::bytea IS NULL OR f.name LIKE $${first + 2})
                 AND ($${first + 3}::text IS NULL OR strpos(lower(encode(f.name, 'escape') COLLATE "C"), $${first + 3}) > 0)`;
 
-// One value for all of them: a row each costs several times what the search itself does.
-const packed = `string_agg(int8send(c.file_id) || int8send(c.parent_id) || boolsend(c.folder) || int4send(octet_length(c.name)) || c.name, ''::bytea) AS packed`;
+/** Files that a statement looks at, by their numbers. */
+export const rangeFilesMax = 50_000;
+/** More than twice as many. */
+const rangeUnit = 2 ** 17;
+
+// One value for all of them: a row each costs several times what the search itself does, and each thing that is joined to it
+// costs, too. So a file is 8 bytes (its folder, how far its number is from $n, and whether it is a folder itself) and its name,
+// which holds no NUL. No number of a file comes near 2^46; one that did would be an error, and no other file.
+const packed = (from: number): string =>
+  `string_agg(int8send(c.parent_id * ${rangeUnit} + (c.file_id - $${from}) * 2 + c.folder::int) || c.name, '\\x00'::bytea)`;
 
 const sql = {
   archive: statement(
@@ -25,21 +33,23 @@ const sql = {
 
   inRange: statement(
     'files.searchRange',
-    `SELECT ${packed}
-       FROM (SELECT f.file_id, f.parent_id, f.folder, f.name FROM files f
-              WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id > $3 AND f.file_id <= $4
-                AND ${mayMatch(6)}
-              ORDER BY f.file_id LIMIT $5) c`,
+    `SELECT octet_length(a.packed) AS length, CASE WHEN octet_length(a.packed) <= $5 THEN a.packed END AS packed
+       FROM (SELECT ${packed(3)} AS packed
+               FROM (SELECT f.file_id, f.parent_id, f.folder, f.name FROM files f
+                      WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id > $3 AND f.file_id <= $4
+                        AND ${mayMatch(6)}
+                      ORDER BY f.file_id) c) a`,
   ),
 
   among: statement(
     'files.searchAmong',
-    `SELECT ${packed}
-       FROM unnest($3::bigint[]) AS x (file_id)
+    `SELECT f.file_id AS "fileId", f.parent_id AS "parentId", f.folder AS "isFolder", f.name
+       FROM unnest($3::bigint[]) WITH ORDINALITY AS x (file_id, ordinal)
       CROSS JOIN LATERAL (
         SELECT f.file_id, f.parent_id, f.folder, f.name FROM files f
          WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id = x.file_id
-                AND ${mayMatch(4)} OFFSET 0) c`,
+                AND ${mayMatch(4)} OFFSET 0) f
+      ORDER BY x.ordinal`,
   ),
 
   children: statement(
@@ -109,56 +119,115 @@ export interface Candidate {
   name: Buffer;
 }
 
+/** Candidates as they come: looked at where they lie, and made objects of where they are wanted. */
+export class Candidates implements Iterable<Candidate> {
+  readonly #packed: Buffer;
+  readonly #after: number;
+
+  /**
+   * @param packed as the statement makes it; null: none
+   * @param after what their numbers are counted from
+   */
+  constructor(packed: Buffer | null, after: number) {
+    this.#packed = packed ?? Buffer.alloc(0);
+    this.#after = after;
+  }
+
+  first(): CandidateAt {
+    return new CandidateAt(this.#packed, this.#after);
+  }
+
+  *[Symbol.iterator](): Iterator<Candidate> {
+    for (const at = this.first(); at.isThere; at.next()) yield at.candidate();
+  }
+}
+
+const headBytes = 8;
+
+/** One of them, and then the next. */
+export class CandidateAt {
+  readonly bytes: Buffer;
+  nameStart = headBytes;
+  nameEnd = 0;
+  readonly #after: number;
+
+  constructor(packed: Buffer, after: number) {
+    this.bytes = packed;
+    this.#after = after;
+    this.#measure();
+  }
+
+  get isThere(): boolean {
+    return this.nameStart < this.bytes.byteLength;
+  }
+
+  next(): void {
+    this.nameStart = this.nameEnd + 1 + headBytes;
+    this.#measure();
+  }
+
+  get fileId(): number {
+    return this.#after + ((this.#low % rangeUnit) >>> 1);
+  }
+
+  get parentId(): number {
+    const high = this.bytes.readUInt32BE(this.nameStart - 8);
+    return high * (2 ** 32 / rangeUnit) + Math.floor(this.#low / rangeUnit);
+  }
+
+  /** A view of all that came with it. */
+  get name(): Buffer {
+    return this.bytes.subarray(this.nameStart, this.nameEnd);
+  }
+
+  candidate(): Candidate {
+    const { fileId, parentId, name } = this;
+    return { fileId, parentId, isFolder: this.#low % 2 === 1, name };
+  }
+
+  get #low(): number {
+    return this.bytes.readUInt32BE(this.nameStart - 4);
+  }
+
+  #measure(): void {
+    if (!this.isThere) return;
+    const end = this.bytes.indexOf(0, this.nameStart);
+    this.nameEnd = end < 0 ? this.bytes.byteLength : end;
+  }
+}
+
+/** Bytes of candidates that one statement gives: of `fewFiles` files all, however long their names are. */
+export const packedBytesMax = 4 * 1024 * 1024;
+export const fewFiles = 2_000;
+
 /**
  * Files with numbers above `after` and up to `upTo` whose names may match and that were there at the seq, in the order of
- * their numbers: the first `limit` of them.
+ * their numbers.
+ * @param range of at most rangeFilesMax numbers
+ * @returns null: they are more than one statement gives, so a smaller range is to be asked for
  */
 export async function candidatesInRange(
   db: Database,
   ref: ArchiveRef,
-  range: { after: number; upTo: number; limit: number },
+  { after, upTo }: { after: number; upTo: number },
   { seq, names }: { seq: number; names: NameBytes },
-): Promise<Candidate[]> {
-  const { after, upTo, limit } = range;
-  const values = [ref.vault, ref.archive, after, upTo, limit, seq, names.bytesMin, names.like, names.holds];
-  const [row] = await db.query<{ packed: Buffer | null }>(sql.inRange, values);
-  return unpack(row!.packed);
+): Promise<Candidates | null> {
+  const of = [seq, names.bytesMin, names.like, names.holds];
+  const values = [ref.vault, ref.archive, after, upTo, packedBytesMax, ...of];
+  const [row] = await db.query<{ length: number | null; packed: Buffer | null }>(sql.inRange, values);
+  const { length, packed } = row!;
+  return length !== null && packed === null ? null : new Candidates(packed, after);
 }
 
 /** The same of the files with these numbers, in the order given. */
-export async function candidatesAmong(
+export function candidatesAmong(
   db: Database,
   ref: ArchiveRef,
   fileIds: readonly number[],
   { seq, names }: { seq: number; names: NameBytes },
 ): Promise<Candidate[]> {
   const values = [ref.vault, ref.archive, packArray(fileIds), seq, names.bytesMin, names.like, names.holds];
-  const [row] = await db.query<{ packed: Buffer | null }>(sql.among, values);
-  return unpack(row!.packed);
-}
-
-const headBytes = 21;
-
-function unpack(packed: Buffer | null): Candidate[] {
-  const candidates: Candidate[] = [];
-  if (!packed) return candidates;
-  for (let at = 0; at < packed.byteLength; ) {
-    const end = at + headBytes + packed.readUInt32BE(at + 17);
-    const name = packed.subarray(at + headBytes, end);
-    candidates.push({
-      fileId: idAt(packed, at),
-      parentId: idAt(packed, at + 8),
-      isFolder: packed[at + 16] === 1,
-      name,
-    });
-    at = end;
-  }
-  return candidates;
-}
-
-/** Numbers of files stay below 2^53. */
-function idAt(packed: Buffer, at: number): number {
-  return packed.readUInt32BE(at) * 2 ** 32 + packed.readUInt32BE(at + 4);
+  return db.query<Candidate>(sql.among, values);
 }
 
 /** What lies in folders, at most `limit` in all, in no order. */

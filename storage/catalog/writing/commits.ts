@@ -10,7 +10,7 @@ import { hashArray, packArray, packBytes } from './packing.ts';
 const sql = {
   lockArchive: statement(
     'archives.lock',
-    `SELECT next_seq AS "nextSeq", next_file_id AS "nextFileId", state, purge_epoch AS "purgeEpoch", watch_before_seq AS "watchBeforeSeq"
+    `SELECT next_seq AS "nextSeq", next_file_id AS "nextFileId", state, purge_epoch AS "purgeEpoch", watch_before_seq AS "watchBeforeSeq", kind
        FROM archives WHERE vault_id = $1 AND archive_id = $2 FOR NO KEY UPDATE`,
   ),
 
@@ -146,6 +146,8 @@ export interface ArchiveRow {
   nextFileId: number;
   state: 'active' | 'cold' | 'expired';
   purgeEpoch: number;
+  /** Who writes it: agents, in runs; or whoever puts files into it one at a time. */
+  kind: 'agent' | 'plain';
   /** Files whose latest version is newer were not there when the watch for mass changes began, or are counted already. */
   watchBeforeSeq: number;
 }
@@ -178,7 +180,7 @@ export async function touchRun(
 }
 
 /** Indexes of the hashes that the vault does not hold undamaged. */
-export function findMissingBlocks(db: Database, vault: number, hashes: Buffer): Promise<number[]> {
+export function findMissingBlocks(db: Transaction, vault: number, hashes: Buffer): Promise<number[]> {
   return findMissing(db, sql.findUndamaged, vault, hashes);
 }
 
@@ -186,7 +188,7 @@ export function findMissingLists(db: Database, vault: number, hashes: Buffer): P
   return findMissing(db, sql.findUndamagedLists, vault, hashes);
 }
 
-async function findMissing(db: Database, look: Statement, vault: number, hashes: Buffer): Promise<number[]> {
+async function findMissing(db: Transaction, look: Statement, vault: number, hashes: Buffer): Promise<number[]> {
   const [row] = await db.query<{ found: Buffer | null }>(look, [vault, hashes]);
   const found = new Set(row!.found ? splitHashes(row!.found).map(hashKey) : []);
   return Array.from({ length: hashCount(hashes) }, (_, i) => i).filter((i) => !found.has(hashKeyAt(hashes, i)));

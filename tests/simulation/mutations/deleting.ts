@@ -99,8 +99,8 @@ export const deletingGuards: Guard[] = [
     why: 'what one plan was made to keep goes by another',
     edits: one(
       'storage/archive/retention/prune.ts',
-      'const of = policiesOf(path).map(({ policy }) => policy);',
-      'const of = [policiesOf(path)[0]!.policy];',
+      'const named = policiesOf(path);',
+      'const named = [policiesOf(path)[0]!];',
     ),
   },
   {

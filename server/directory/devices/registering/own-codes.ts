@@ -24,6 +24,9 @@ const isFresh = statement(
       AND created_at >= now() - interval '${freshMinutes} minutes'`,
 );
 
+/** How somebody who is signed in shows anew who they are. */
+type Proof = Pick<z.infer<typeof OwnRegistrationCodeRequest>, 'password' | 'code'>;
+
 /** Whoever asks, as their access token says. */
 export interface Asker {
   tenant: number;
@@ -49,31 +52,56 @@ export async function makeOwnRegistrationCode(
   address: string,
   code = newRegistrationCode(),
 ): Promise<MadeCode & { code: string }> {
-  const judged = await judge(directory, asker, request, address).catch((error: unknown) => {
+  const { tenant, user, session, actor } = asker;
+  const made = await withProof(
+    directory,
+    by,
+    asker,
+    { ...request, address },
+    {
+      made: (tx) => findMade(tx, code),
+      make: (tx) => makeRegistrationCode(tx, by, { tenant, user, actor, session, minutes: request.minutes }, code),
+    },
+  );
+  return { ...made, code };
+}
+
+/**
+ * Makes something that lasts longer than an access token, for whoever has shown anew who they are.
+ * @param work.made what a transaction of unknown outcome has made already; null: nothing
+ * @throws Problem as makeOwnRegistrationCode does of the password, the code and the session
+ */
+export async function withProof<Made>(
+  directory: Directory,
+  by: By,
+  asker: Asker,
+  { address, ...proof }: Proof & { address: string },
+  work: { made(tx: Transaction): Promise<Made | null>; make(tx: Transaction): Promise<Made> },
+): Promise<Made> {
+  const judged = await judge(directory, asker, proof, address).catch((error: unknown) => {
     throw toSignedIn(error);
   });
-  const { tenant, user, session, actor } = asker;
-  const made = await directory.database
-    .transaction(async (tx) => {
-      await lockActiveUser(tx, user);
-      const before = await findMade(tx, code);
-      if (before) return before;
+  const done = await directory.database
+    .transaction(async (tx): Promise<{ made: Made } | 'not fresh' | 'used'> => {
+      await lockActiveUser(tx, asker.user);
+      const before = await work.made(tx);
+      if (before) return { made: before };
       if (judged.byProvider && !(await hasJustCome(tx, asker))) return 'not fresh';
       if (!(await useSignIn(tx, judged))) return 'used';
-      return makeRegistrationCode(tx, by, { tenant, user, actor, session, minutes: request.minutes }, code);
+      return { made: await work.make(tx) };
     })
     .catch((error: unknown) => {
       throw toSignedIn(error);
     });
-  if (made === 'used') throw await usedCode(directory, judged);
-  if (made === 'not fresh') throw await notFresh(directory, by, judged.account);
-  return { ...made, code };
+  if (done === 'used') throw await usedCode(directory, judged);
+  if (done === 'not fresh') throw await notFresh(directory, by, judged.account);
+  return done.made;
 }
 
 async function judge(
   directory: Directory,
   { tenant, user, userName }: Asker,
-  { password, code }: z.infer<typeof OwnRegistrationCodeRequest>,
+  { password, code }: Proof,
   address: string,
 ): Promise<JudgedSignIn> {
   const account = await findUserAccount(directory.database, { id: tenant }, userName);

@@ -176,6 +176,26 @@ describe('raised to password', () => {
         expect(everything).not.toContain(secret.toString(encoding));
   });
 
+  test('what was staged with the key that the server had is gone', async () => {
+    const [ann, ben] = [await enrolled(), await enrolled('ben')];
+    const stagedOf = ({ user }: Enrolled) =>
+      ask<{ state: string; key: Buffer | null }>(
+        'SELECT state, key_record AS key FROM staged_archives WHERE user_id = $1',
+        [user],
+      );
+    for (const { user } of [ann, ben])
+      await ask(
+        `INSERT INTO staged_archives (tenant_id, user_id, restore_id, asker_kind, asker_id, attempt, state, key_record, reserved_bytes, length, part_frames)
+         VALUES ($1, $2, $2, 'user', $2, gen_random_uuid(), 'ready', 'key', 1, 1, 1)`,
+        [world.tenant, user],
+      );
+    await raise(ann, await toPassword(ann.key));
+    expect(await stagedOf(ann)).toEqual([{ state: 'dead', key: null }]);
+    expect(await stagedOf(ben)).toMatchObject([{ state: 'ready' }]);
+    // Its key is none that could be sealed anew.
+    await ask('DELETE FROM staged_archives');
+  });
+
   test('a later device gets all generations, oldest first, and the newest where older agents look', async () => {
     const ann = await enrolled();
     const request = await toPassword(ann.key);

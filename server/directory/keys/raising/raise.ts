@@ -15,6 +15,7 @@ import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
 import type { DeviceIdentity } from '../../devices/devices.ts';
 import type { Directory } from '../../directory.ts';
+import { endStagedOfUsers } from '../../restores/staging/rows.ts';
 import { signInAt, signInFailed } from '../../sign-in/sign-in.ts';
 import { lockActiveUser } from '../../users/people.ts';
 import { keyLevels, requireKeyLevel } from '../levels.ts';
@@ -47,7 +48,7 @@ export async function raiseKeyLevel(
  * Locks the tenant's row for sharing and the user's, as a registration does, so that no device gets a key that is gone;
  * then the vault alone, as holds do, so that none comes between looking and destroying; then its keys. Deleters hold a
  * vault and ask for no user; who seals keys anew holds rows of keys, and asks for nothing but the log's head, which is
- * last here too.
+ * last here too. What is staged comes before that: who holds it asks for the head alone.
  */
 async function raise(tx: Transaction, device: Raiser, request: RaiseRequest, address: string): Promise<RaiseAnswer> {
   const { tenantId: tenant, userId: user, vault } = device;
@@ -70,6 +71,8 @@ async function raise(tx: Transaction, device: Raiser, request: RaiseRequest, add
     await rewrapVaultKey(tx, vault, { generation: key.generation, level: to, record: wrapped.get(key.generation)! });
   }
   await putVaultKey(tx, vault, next);
+  // Made with a key that the server could open, and kept with one that it can.
+  await endStagedOfUsers(tx, tenant, [user]);
 
   const by: By = { tenant, party: { kind: 'user', id: user, name: owner.name }, address };
   await record(tx, by, {

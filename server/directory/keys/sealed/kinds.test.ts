@@ -1,5 +1,5 @@
 /** That the list of what is sealed is whole, and that after a rotation each of it opens where it is used. */
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
@@ -9,6 +9,8 @@ import { holdVaultKey } from '../../../../storage/catalog/vault-keys.ts';
 import { putVaultKey } from '../../../../storage/catalog/vaults.ts';
 import { readSources } from '../../../../tests/helpers/architecture.ts';
 import { type Directory, openDirectory } from '../../directory.ts';
+import { openStagedKey, stagedKeyContext } from '../../restores/staging/keys.ts';
+import { insertStaged, readLiveStaged } from '../../restores/staging/rows.ts';
 import { beginProviderSignIn, finishProviderSignIn } from '../../sign-in/openid/provider-sign-in.ts';
 import { createProvider, prepareProvider, sealSecret, updateProvider } from '../../sign-in/openid/providers.ts';
 import { CreateProviderRequest, UpdateProviderRequest } from '../../sign-in/openid/shapes.ts';
@@ -51,7 +53,9 @@ afterAll(async () => {
   await world?.close();
 });
 beforeEach(async () => {
-  await world.query('TRUNCATE vaults, second_factors, operator_second_factors, identity_providers CASCADE');
+  await world.query(
+    'TRUNCATE vaults, second_factors, operator_second_factors, identity_providers, staged_archives CASCADE',
+  );
 });
 
 const reseal = (keys: KeyService) =>
@@ -143,6 +147,17 @@ async function vaultKeyAndHeldOne(): Promise<[Opens, Opens]> {
   ];
 }
 
+/** Being staged, with the key of its frames. */
+async function stagedArchive(): Promise<Opens> {
+  const attempt = randomUUID();
+  const of = { tenant: world.tenant, restore: ++made };
+  const keyRecord = await oldKeys.seal(randomBytes(32), stagedKeyContext(attempt));
+  const asker = { kind: 'user', id: 1 } as const;
+  const asked = { ...of, user: 1, asker, attempt, keyRecord, reservedBytes: 1, partFrames: 1 };
+  await changed((tx) => insertStaged(tx, asked));
+  return async ({ keys }) => openStagedKey(keys, attempt, (await readLiveStaged(world.database, of))!.keyRecord!);
+}
+
 const outcome = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => 'opened',
@@ -155,6 +170,7 @@ test('one of each: sealed anew it opens where it is used, with the old key gone'
     operatorSecondFactors: [await operatorWithCodes()],
     providerSecrets: [await providerWithSecret()],
     vaultKeys: await vaultKeyAndHeldOne(),
+    stagedKeys: [await stagedArchive()],
   };
   // Without the resealing the old key would be missing, everywhere.
   for (const open of Object.values(opens).flat())
@@ -164,14 +180,14 @@ test('one of each: sealed anew it opens where it is used, with the old key gone'
     const found = await countSealedRecords({ database: world.database, keys: bothKeys });
     return Object.fromEntries(found.map(({ name, of, records }) => [name, { ...of, records }]));
   };
-  const each = { ...Object.fromEntries(sealedKinds.map(({ name }) => [name, opens[name].length])), records: 5 };
+  const each = { ...Object.fromEntries(sealedKinds.map(({ name }) => [name, opens[name].length])), records: 6 };
   const none = Object.fromEntries(Object.keys(each).map((name) => [name, 0]));
   const [oldName, freshName] = [oldKey, freshKey].map(nameOfServerKey) as [string, string];
   expect(await counts()).toEqual({ [oldName]: each, [freshName]: none });
-  expect(await reseal(bothKeys)).toEqual({ looked: 5, resealed: 5, failed: new Map() });
+  expect(await reseal(bothKeys)).toEqual({ looked: 6, resealed: 6, failed: new Map() });
   expect(await counts()).toEqual({ [oldName]: none, [freshName]: each });
   for (const open of Object.values(opens).flat()) expect(await outcome(open(fresh))).toBe('opened');
-  expect(await reseal(bothKeys)).toEqual({ looked: 5, resealed: 0, failed: new Map() });
+  expect(await reseal(bothKeys)).toEqual({ looked: 6, resealed: 0, failed: new Map() });
 });
 
 test('each is told in the log it is of, by what it is, and a key kept for a hold not as one', async () => {
@@ -202,6 +218,7 @@ describe('a key file that is gone is missed', () => {
     ['an operator’s second factor', operatorWithCodes],
     ['a provider’s secret', connect],
     ['a vault key', vaultKeyAndHeldOne],
+    ['the key of a staged restore', stagedArchive],
   ])('when it has sealed %s, and nothing else', async (_what, make) => {
     expect(await hasFileSealedRecords(world.database)).toBe(false);
     await make();
@@ -317,6 +334,7 @@ describe('the list', () => {
   const others = [
     'archives.retention_applied',
     'commits.commit_id',
+    'device_commands.answer', // names of a folder, as a device told them
     'devices.registered_with',
     'files.name',
     'lists.blocks',
@@ -350,6 +368,7 @@ describe('the list', () => {
     // Whoever is added here seals what `sealedKinds` has to know.
     expect(Object.fromEntries(sealing)).toEqual({
       'server/directory/devices/register.ts': 1, // vaultKeys
+      'server/directory/restores/staging/stage.ts': 1, // stagedKeys
       'server/directory/sign-in/openid/providers.ts': 1, // providerSecrets
       'server/directory/sign-in/second-factor/second-factor.ts': 1, // secondFactors, operatorSecondFactors
     });

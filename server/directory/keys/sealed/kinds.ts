@@ -9,6 +9,7 @@
 import { type Database, type Statement, statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import { replaceHeldVaultKeyRecord } from '../../../../storage/catalog/vault-keys.ts';
 import { replaceVaultKeyRecord } from '../../../../storage/catalog/vaults.ts';
+import { stagedKeyContext } from '../../restores/staging/keys.ts';
 import { providerSecretContext } from '../../sign-in/openid/providers.ts';
 import { secretContext } from '../../sign-in/second-factor/codes.ts';
 import { vaultKeyContext } from '../key-service.ts';
@@ -30,7 +31,7 @@ export interface SealedRecord {
 
 export interface SealedKind {
   /** In acts, and in JSON. */
-  name: 'vaultKeys' | 'secondFactors' | 'operatorSecondFactors' | 'providerSecrets';
+  name: 'vaultKeys' | 'secondFactors' | 'operatorSecondFactors' | 'providerSecrets' | 'stagedKeys';
   /** The same for people, in the plural. */
   label: string;
   /** What `SealedRecord.id` is of, in acts. */
@@ -191,6 +192,16 @@ export const sealedKinds: readonly SealedKind[] = [
     key: 'provider_id',
     select: 'tenant_id AS tenant, issuer, openid_client AS "openidClient"',
     context: ({ tenant, issuer, openidClient }) => providerSecretContext(tenant, issuer, openidClient),
+  }),
+  column<{ tenant: number; id: number; record: Buffer; attempt: string }>({
+    name: 'stagedKeys',
+    label: 'staged',
+    ids: 'staged',
+    table: 'staged_archives',
+    column: 'key_record',
+    key: 'staged_id',
+    select: 'tenant_id AS tenant, attempt',
+    context: ({ attempt }) => stagedKeyContext(attempt),
   }),
 ];
 

@@ -13,6 +13,8 @@ import { Problem } from '../../../../protocol/problems.ts';
 import { type Database, statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import type { By } from '../../audit/act.ts';
 import { record } from '../../audit/record.ts';
+import { iso } from '../../moments.ts';
+import { userBehind } from '../../restores/thresholds/askers.ts';
 import type { Actor } from '../../roles/may.ts';
 import { isPermission, type Permission } from '../../roles/permissions.ts';
 import { heldOfOrganization } from '../../users/effective-state.ts';
@@ -37,8 +39,8 @@ const from = 'FROM api_clients c JOIN organizations o ON o.organization_id = c.o
 const sql = {
   insert: statement(
     'directory.insertClient',
-    `INSERT INTO api_clients (tenant_id, organization_id, name, client_key, secret_sha256, permissions, scope, expires_at, made_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING client_id AS id`,
+    `INSERT INTO api_clients (tenant_id, organization_id, name, client_key, secret_sha256, permissions, scope, expires_at, made_by, secret_shown_to)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING client_id AS id`,
   ),
   place: statement(
     'directory.placeForClient',
@@ -70,7 +72,7 @@ const sql = {
   rotate: statement(
     'directory.rotateClient',
     `UPDATE api_clients
-        SET secret_sha256 = $3, version = version + 1,
+        SET secret_sha256 = $3, secret_shown_to = $5, version = version + 1,
             old_secret_sha256 = CASE WHEN $4::int > 0 THEN secret_sha256 END,
             old_secret_until = CASE WHEN $4::int > 0 THEN now() + $4::int * interval '1 hour' END
       WHERE tenant_id = $1 AND client_id = $2`,
@@ -135,7 +137,7 @@ export async function createClient(
     scope,
     expiresAt,
   ];
-  const [row] = await tx.query<{ id: number }>(sql.insert, [...values, by.party.name]);
+  const [row] = await tx.query<{ id: number }>(sql.insert, [...values, by.party.name, await userBehind(tx, by)]);
   const made = await readClient(tx, { tenant, client: row!.id });
   await recordClient(tx, by, 'client.create', made, { permissions, scope, expiresAt: made.expiresAt });
   return made;
@@ -181,7 +183,7 @@ export async function rotateClient(
   const { tenant, giver, overlapHours } = request;
   const { path, before } = await lockUsable(tx, request);
   assertMayGive(giver, { permissions: before.permissions.filter(isPermission), scope: before.scope, path });
-  await tx.query(sql.rotate, [tenant, before.id, tokenHash(drawn.secret), overlapHours]);
+  await tx.query(sql.rotate, [tenant, before.id, tokenHash(drawn.secret), overlapHours, await userBehind(tx, by)]);
   if (overlapHours === 0) await tx.query(sql.endTokens, [before.id]);
   const after = await readClient(tx, request);
   await recordClient(tx, by, 'client.rotate', after, { overlapHours });
@@ -282,7 +284,6 @@ function recordClient(
 }
 
 function viewOf(row: ClientRow): Client {
-  const iso = (at: Date | null): string | null => at?.toISOString() ?? null;
   return {
     ...row,
     expiresAt: row.expiresAt.toISOString(),

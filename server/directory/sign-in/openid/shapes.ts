@@ -70,7 +70,8 @@ const secret = z
   .string()
   .min(1)
   .max(2_048)
-  .refine((text) => Buffer.byteLength(text) <= secretBytesMax, `is more than ${secretBytesMax} bytes`);
+  .refine((text) => Buffer.byteLength(text) <= secretBytesMax, `is more than ${secretBytesMax} bytes`)
+  .meta({ writeOnly: true });
 
 export const CreateProviderRequest = z.strictObject({
   name,

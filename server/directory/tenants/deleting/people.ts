@@ -8,6 +8,7 @@
  */
 import { statement, type Transaction } from '../../../../storage/catalog/database.ts';
 import { vaultsOfUsers } from '../../../../storage/catalog/deleting/ending.ts';
+import { endStagedOfUsers, usersWithStaged } from '../../restores/staging/rows.ts';
 import { userAccountKey } from '../../sign-in/accounts.ts';
 
 /** Users, and organizations, in one transaction. */
@@ -37,7 +38,10 @@ const sql = {
   ),
   secondFactors: statement('directory.deleteSecondFactorsOfUsers', byUser('second_factors')),
   invitations: statement('directory.deleteInvitationsOfUsers', byUser('invitations')),
+  commands: statement('directory.deleteCommandsOfUsers', byUser('device_commands')),
+  channels: statement('directory.deleteChannelsOfUsers', byUser('device_channels')),
   registrationCodes: statement('directory.deleteRegistrationCodesOfUsers', byUser('registration_codes')),
+  resticTokens: statement('directory.deleteResticTokensOfUsers', byUser('restic_tokens')),
   accounts: statement('directory.deleteAccountsOfUsers', byUser('provider_accounts')),
   roles: statement('directory.deleteRolesOfUsers', byUser('user_roles')),
   failures: statement(
@@ -66,6 +70,13 @@ const sql = {
     `DELETE FROM provider_sign_ins WHERE provider_id = ANY (ARRAY(${ofProviders}))`,
   ),
   deleteProviders: statement('directory.deleteProviders', 'DELETE FROM identity_providers WHERE tenant_id = $1'),
+
+  restoreMeters: statement('directory.deleteRestoreMetersOfTenant', 'DELETE FROM restore_meters WHERE tenant_id = $1'),
+  restoreCharges: statement(
+    'directory.deleteRestoreChargesOfTenant',
+    'DELETE FROM restore_charges WHERE tenant_id = $1',
+  ),
+  restoreBlocks: statement('directory.deleteRestoreBlocksOfTenant', 'DELETE FROM restore_blocks WHERE tenant_id = $1'),
 
   anyUser: statement('directory.hasUsers', 'SELECT 1 FROM users WHERE tenant_id = $1 LIMIT 1'),
   plans: statement(
@@ -112,12 +123,14 @@ async function lockUsers(tx: Transaction, tenant: number, after: number): Promis
 export async function takeWaysIn(tx: Transaction, tenant: number, after: number): Promise<UsersTaken> {
   const users = await lockUsers(tx, tenant, after);
   await deleteWaysIn(tx, tenant, users);
+  // What is staged opens no more from now on; its objects are taken away by and by.
+  await endStagedOfUsers(tx, tenant, users);
   return { after: endOf(users), users: 0 };
 }
 
 async function deleteWaysIn(tx: Transaction, tenant: number, users: readonly number[]): Promise<void> {
   const of = [tenant, users];
-  for (const each of [sql.tokens, sql.registrationCodes, sql.sessions]) await tx.query(each, of);
+  for (const each of [sql.tokens, sql.registrationCodes, sql.resticTokens, sql.sessions]) await tx.query(each, of);
   await tx.query(sql.recoveryCodes, [users]);
   const { secondFactors, invitations, accounts: linked, roles } = sql;
   for (const each of [secondFactors, invitations, linked, roles]) await tx.query(each, of);
@@ -133,15 +146,20 @@ export async function takePrograms(tx: Transaction, tenant: number): Promise<voi
   await tx.query(sql.requests, [clients.map((client) => `client ${client}`)]);
   for (const each of [sql.clientTokens, sql.deleteClients, sql.signIns, sql.deleteProviders])
     await tx.query(each, [tenant]);
+  // Nobody restores any more, so nothing is counted.
+  for (const each of [sql.restoreMeters, sql.restoreCharges, sql.restoreBlocks]) await tx.query(each, [tenant]);
 }
 
-/** Takes away those of a batch of users who have no vault (any more), with their devices. */
+/** Takes away those of a batch of users who have no vault (any more), and nothing staged, with their devices. */
 export async function takeUsers(tx: Transaction, tenant: number, after: number): Promise<UsersTaken> {
   const users = await lockUsers(tx, tenant, after);
   const kept = new Set((await vaultsOfUsers(tx, users)).map(({ user }) => user));
+  await endStagedOfUsers(tx, tenant, users);
+  for (const user of await usersWithStaged(tx, tenant, users)) kept.add(user);
   const free = users.filter((user) => !kept.has(user));
   await deleteWaysIn(tx, tenant, free);
-  for (const each of [sql.devices, sql.licences, sql.restores]) await tx.query(each, [tenant, free]);
+  const { commands, channels, devices, licences, restores } = sql;
+  for (const each of [commands, channels, devices, licences, restores]) await tx.query(each, [tenant, free]);
   const gone = await tx.query(sql.deleteUsers, [tenant, free]);
   return { after: endOf(users), users: gone.length };
 }

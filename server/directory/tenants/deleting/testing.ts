@@ -10,6 +10,7 @@ import { createArchive, createVault } from '../../../../storage/catalog/vaults.t
 import type { ArchiveRef } from '../../../../storage/storage.ts';
 import { commit, deletion, newRun, type TestStorage, upload, version } from '../../../../tests/helpers/storage.ts';
 import { operator, type TestTenant, testTenant } from '../../organizations/testing.ts';
+import { deleteStaged } from '../../restores/staging/delete-staged.ts';
 import { userAccountKey } from '../../sign-in/accounts.ts';
 import { beginOffboarding } from '../offboarding.ts';
 import { beginDeleting } from './begin.ts';
@@ -90,6 +91,10 @@ async function fill(storage: TestStorage, ref: ArchiveRef): Promise<void> {
   await add(`INSERT INTO alerts (vault_id, archive_id, kind) VALUES ($1, $2, 'damaged')`, [vault, archive]);
   await add(`INSERT INTO freed SELECT $1, hash, now() FROM blocks WHERE vault_id = $1 LIMIT 1 ON CONFLICT DO NOTHING`);
   await add(`INSERT INTO vault_usage VALUES ($1, 0, 0, 0, 0, 0)`);
+  // As a repository of restic would have them, or an agent's archive never has.
+  await add(`INSERT INTO plain_figures VALUES ($1, $2, 'data', 1, 1, 0, 0)`, [vault, archive]);
+  await add(`INSERT INTO plain_deletes VALUES ($1, $2, '2020-01-01', 1, 1)`, [vault, archive]);
+  await add(`INSERT INTO hidden_blocks VALUES ($1, sha256('none'), 1)`);
 }
 
 async function fillDirectory(storage: TestStorage, its: TestTenant, [anna, bert]: [number, number]): Promise<void> {
@@ -144,6 +149,10 @@ async function fillDirectory(storage: TestStorage, its: TestTenant, [anna, bert]
     [tenant, anna, randomBytes(32), session],
   );
   await add(
+    `INSERT INTO restic_tokens (tenant_id, user_id, guid, name, mode, token_sha256, created_by) VALUES ($1, $2, 1, 'first', 'full', $3, 'anna')`,
+    [tenant, anna, randomBytes(32)],
+  );
+  await add(
     `INSERT INTO restore_requests (tenant_id, user_id, guid, vault_id, archive_id, asker_kind, asker_id, asker_name, kind, format,
             selection, seq, permission, planned_files, planned_folders, planned_links, planned_bytes, planned_damaged, planned_gone,
             planned_missing, lapses_at)
@@ -151,6 +160,38 @@ async function fillDirectory(storage: TestStorage, its: TestTenant, [anna, bert]
             1, 'restore.personal', 1, 0, 0, 1, 0, 0, 0, now() FROM devices WHERE tenant_id = $1 AND user_id = $2 AND state = 'active'`,
     [tenant, anna],
   );
+  await add(
+    `INSERT INTO device_commands (tenant_id, user_id, guid, kind, body, expires_at)
+     SELECT tenant_id, user_id, guid, 'browse', '{}', now() FROM devices WHERE tenant_id = $1 AND user_id = $2 AND state = 'active'`,
+    [tenant, anna],
+  );
+  await add(
+    `INSERT INTO device_channels (tenant_id, user_id, guid, channel, is_open)
+     SELECT tenant_id, user_id, guid, gen_random_uuid(), true FROM devices WHERE tenant_id = $1 AND user_id = $2 AND state = 'active'`,
+    [tenant, anna],
+  );
+  await add(`INSERT INTO restore_meters (tenant_id, asker_kind, asker_id) VALUES ($1, 'user', $2)`, [tenant, anna]);
+  await add(`INSERT INTO restore_charges VALUES ($1, $2, 'user', $2, 1, 0, 1)`, [tenant, anna]);
+  await add(
+    `INSERT INTO restore_blocks (tenant_id, asker_kind, asker_id, asker_name, user_id, vault_id, archive_id, restored_bytes, asked_bytes, threshold_bytes)
+     SELECT tenant_id, 'client', $3, 'program', user_id, vault_id, archive_id, 1, 1, 1 FROM devices
+      WHERE tenant_id = $1 AND user_id = $2 AND state = 'active'`,
+    [tenant, anna, client],
+  );
+  await add(
+    `UPDATE restore_requests SET kind = 'staged', state = 'completed', lapses_at = now() + interval '1 day' WHERE tenant_id = $1`,
+    [tenant],
+  );
+  const staged = await add(
+    `INSERT INTO staged_archives (tenant_id, user_id, restore_id, asker_kind, asker_id, attempt, state, key_record, reserved_bytes, length, part_frames)
+     SELECT tenant_id, user_id, restore_id, 'user', user_id, gen_random_uuid(), 'ready', '\\x01', 100, 84, 128 FROM restore_requests
+      WHERE tenant_id = $1 RETURNING staged_id AS id`,
+    [tenant],
+  );
+  await add(`INSERT INTO staged_fetches (staged_id, tenant_id, ends_at, address) VALUES ($1, $2, 0, '192.0.2.1')`, [
+    staged,
+    tenant,
+  ]);
   const account = userAccountKey(bert);
   await add(`INSERT INTO sign_in_failures VALUES ($1, 'password', 'elsewhere', 1)`, [account]);
   await add(`INSERT INTO sign_in_addresses VALUES ($1, '192.0.2.1')`, [account]);
@@ -240,6 +281,7 @@ export async function runEngineJobs(storage: TestStorage, fence: Fence): Promise
     await settleDue(storage);
     await reclaimDue(storage);
     await deleteDeadObjects(storage, fence);
+    await deleteStaged(storage, fence, { lateMs: 0 });
   }
 }
 

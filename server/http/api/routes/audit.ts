@@ -2,25 +2,25 @@
 import { z } from 'zod';
 import { exportActs, exportContentTypes, exportFormats } from '../../../directory/audit/export.ts';
 import { type ActFilter, searchActs } from '../../../directory/audit/search.ts';
+import { Moment } from '../../../directory/moments.ts';
+import { wantedText } from '../../../directory/users/shapes.ts';
 import { idText } from '../finders.ts';
 import { type ApiRoute, lines, read } from '../route.ts';
 
 const tag = 'Audit log';
-const text = (max: number) => z.string().min(1).max(max);
-const moment = z.iso.datetime({ offset: true });
 
 const filter = {
-  from: moment.optional().meta({ description: 'From this moment on' }),
-  to: moment.optional().meta({ description: 'Before this moment' }),
-  action: text(64).optional().meta({ description: 'How it begins: `user.` is all about users' }),
+  from: Moment.optional().meta({ description: 'From this moment on' }),
+  to: Moment.optional().meta({ description: 'Before this moment' }),
+  action: wantedText(64).optional().meta({ description: 'How it begins: `user.` is all about users' }),
   partyKind: z.enum(['user', 'client', 'device', 'operator', 'server']).optional(),
-  partyId: text(64).optional().meta({ description: 'Who did it; goes with partyKind' }),
-  targetKind: text(32).optional(),
-  targetId: text(64).optional().meta({ description: 'What it was done to; goes with targetKind' }),
+  partyId: wantedText(64).optional().meta({ description: 'Who did it; goes with partyKind' }),
+  targetKind: wantedText(32).optional(),
+  targetId: wantedText(64).optional().meta({ description: 'What it was done to; goes with targetKind' }),
   organization: idText.optional().meta({ description: 'In this organization or below it' }),
   result: z.enum(['done', 'refused', 'failed']).optional(),
-  address: text(64).optional(),
-  text: text(255).optional().meta({ description: 'In the name of who did it, or of what it was done to' }),
+  address: wantedText(64).optional(),
+  text: wantedText(255).optional().meta({ description: 'In the name of who did it, or of what it was done to' }),
 };
 
 const Act = z.looseObject({ number: z.int(), at: z.string(), action: z.string(), result: z.string() });
@@ -33,7 +33,7 @@ export const auditRoutes: readonly ApiRoute[] = [
     may: { permission: 'auditlog.read', of: 'listing' },
     query: z.strictObject({
       ...filter,
-      after: text(1_024).optional().meta({ description: 'The `next` of the page before' }),
+      after: wantedText(1_024).optional().meta({ description: 'The `next` of the page before' }),
       limit: z.coerce.number().int().min(1).max(1_000).default(100),
     }),
     answer: z.strictObject({ items: z.array(Act), next: z.string().nullable() }),

@@ -13,6 +13,7 @@ import { type Hit, searchArchive } from '../../../../storage/archive/reading/sea
 import { searchBounds } from '../../../../storage/archive/reading/search-pattern.ts';
 import type { Shown } from '../../../../storage/catalog/reading/search.ts';
 import { assertMayBrowse } from '../../../directory/restores/may-browse.ts';
+import { wantedText } from '../../../directory/users/shapes.ts';
 import { deviceInPath, deviceParams, momentText, yesOrNo } from '../finders.ts';
 import { sendNow } from '../json-answers.ts';
 import { type ApiRoute, lines, read } from '../route.ts';
@@ -260,8 +261,8 @@ export const browsingRoutes: readonly ApiRoute[] = [
     query: z.strictObject({
       ...place,
       ...moment,
-      name: z.string().min(1).max(searchBounds.textMax).optional(),
-      pattern: z.string().min(1).max(searchBounds.textMax).optional(),
+      name: wantedText(searchBounds.textMax).optional(),
+      pattern: wantedText(searchBounds.textMax).optional(),
       kind: kind.optional(),
       minBytes: whole.optional().meta({ description: 'Files of this size and above' }),
       maxBytes: whole.optional().meta({ description: 'Files of this size and below' }),

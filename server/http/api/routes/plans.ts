@@ -19,6 +19,7 @@ import {
   UpdatePlanRequest,
 } from '../../../directory/devices/plans/shapes.ts';
 import {
+  assertHasAgent,
   type FoundTarget,
   findDeviceTarget,
   findOrganizationTarget,
@@ -97,7 +98,10 @@ export const planRoutes: readonly ApiRoute[] = [
     body: CreatePlanRequest,
     status: 201,
     answer: PlanView,
-    change: (tx, { by, caller, body }) => createPlan(tx, by, { ...body, tenant: caller.tenant! }),
+    change(tx, { by, caller, body, target }) {
+      if (target.kind === 'device') assertHasAgent(target, 'follows no plans');
+      return createPlan(tx, by, { ...body, tenant: caller.tenant! });
+    },
   }),
   read({
     path: one,

@@ -20,9 +20,9 @@ import {
 } from '../../../directory/sign-in/openid/shapes.ts';
 import { SignInAnswer } from '../../../directory/sign-in/sessions/sign-in-shapes.ts';
 import { drawTokens } from '../../../directory/sign-in/sessions/tokens-of-session.ts';
-import { isFromThisMachine } from '../../client-address.ts';
 import type { Context } from '../../deps.ts';
 import { idText, theTenant } from '../finders.ts';
+import { origin } from '../origin.ts';
 import { type ApiRoute, act, change, read } from '../route.ts';
 import { comesFrom, letIn, told } from './sessions.ts';
 
@@ -41,11 +41,6 @@ const returnTo = z
   .regex(/^\/(?![/\\])[\x21-\x5b\x5d-\x7e]*$/, 'is no path of this server')
   .optional()
   .meta({ description: 'Where the browser goes in the end, with the tokens not in it; left out: they are the answer' });
-
-function origin(ctx: Context): string {
-  const { publicUrl, tls } = ctx.state.deps.settings;
-  return publicUrl ?? `${tls === null && isFromThisMachine(ctx) ? 'http' : 'https'}://${ctx.host}`;
-}
 
 const isPlain = (ctx: Context): boolean => origin(ctx).startsWith('http:');
 

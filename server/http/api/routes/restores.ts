@@ -1,11 +1,11 @@
 /** Restores to a browser or a program: planned, fetched as a zip or tar, and looked up afterwards. */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import { pathFault } from '../../../../protocol/paths.ts';
 import { Problem } from '../../../../protocol/problems.ts';
+import { exportType } from '../../../../protocol/sealed-export.ts';
 import { fenceDefaults, openFence } from '../../../../storage/archive/checking/fence.ts';
-import { assertShown } from '../../../../storage/archive/reading/shown-archive.ts';
-import { type Allowance, allowanceOf, assertFits, assertWithin } from '../../../directory/restores/allowance.ts';
+import { type Allowance, assertFits, assertWithin } from '../../../directory/restores/allowance.ts';
+import { allowedOf } from '../../../directory/restores/allowed.ts';
 import { deliver } from '../../../directory/restores/deliver.ts';
 import {
   findRestoreTarget,
@@ -14,8 +14,9 @@ import {
   read as readRestore,
 } from '../../../directory/restores/history.ts';
 import { requireOpenable } from '../../../directory/restores/keyring.ts';
-import { assertMayBrowse } from '../../../directory/restores/may-browse.ts';
+import { checkedPath } from '../../../directory/restores/pushing/target.ts';
 import { assertToBegin, cancel, planned } from '../../../directory/restores/requests.ts';
+import { formatOf } from '../../../directory/restores/rows.ts';
 import {
   ListRestoresQuery,
   type PlanRestore,
@@ -25,8 +26,11 @@ import {
   RestorePage,
   RestoreView,
 } from '../../../directory/restores/shapes.ts';
+import { stagesItself } from '../../../directory/restores/staging/fetch-staged.ts';
+import { stageTriesMax } from '../../../directory/restores/staging/stage-due.ts';
+import { assertNotBlocked } from '../../../directory/restores/thresholds/charging.ts';
 import type { Actor } from '../../../directory/roles/may.ts';
-import { type DeviceTarget, findDeviceTarget } from '../../../directory/targets.ts';
+import { assertHasAgent, type DeviceTarget, findDeviceTarget } from '../../../directory/targets.ts';
 import { planRestore, type RestorePlan } from '../../../restoring/plan.ts';
 import { selectionPathsMax, verifyAheadBytes } from '../../../restoring/types.ts';
 import { addressOf } from '../../client-address.ts';
@@ -34,7 +38,17 @@ import type { AppDeps, Context } from '../../deps.ts';
 import { cutAnswer } from '../../problems.ts';
 import { requesterOf } from '../callers.ts';
 import { idText } from '../finders.ts';
-import { type ApiRoute, type Content, type ContentRequest, change, content, type Finder, read } from '../route.ts';
+import {
+  type ApiRoute,
+  type Content,
+  type ContentRequest,
+  change,
+  content,
+  type Finder,
+  type Request,
+  read,
+} from '../route.ts';
+import { assertRoomFor, callerByLink, linkQuery, stagedContentOf, stagingRoutes } from './staged-restores.ts';
 
 const tag = 'Restores';
 const one = '/v1/restores/:id';
@@ -49,43 +63,39 @@ const restoreInPath: Finder<{ id: number }, unknown, unknown, RestoreTarget> = (
 const permissions = { permission: 'restore.limited', or: 'restore.personal' } as const;
 const may = { ...permissions, target: restoreInPath };
 
-/**
- * How much the actor may restore from the device as things stand.
- * @throws Problem forbidden, conflict, not_found
- */
-async function allowedOf({ directory, storage }: AppDeps, actor: Actor, target: DeviceTarget): Promise<Allowance> {
-  const { database } = directory;
-  await assertMayBrowse(database, actor, target);
-  await assertShown(storage.database, target);
-  const allowance = await allowanceOf(database, actor, target);
-  if (!allowance) throw new Problem('forbidden', 'this needs the permission restore.personal or restore.limited here');
-  assertWithin(allowance, 0);
-  return allowance;
-}
-
 /** @throws Problem path_invalid; out_of_bounds, field `paths` */
-function pathsOf({ paths, pathBytes }: PlanRestore): Buffer[] {
+export function pathsOf({ paths, pathBytes }: Pick<PlanRestore, 'paths' | 'pathBytes'>): Buffer[] {
   const all = [
     ...paths.map((path, index) => ({ bytes: Buffer.from(path), field: `paths.${index}` })),
     ...pathBytes.map((path, index) => ({ bytes: Buffer.from(path, 'base64url'), field: `pathBytes.${index}` })),
   ];
   if (all.length === 0 || all.length > selectionPathsMax)
     throw new Problem('out_of_bounds', `a restore is of 1 to ${selectionPathsMax} paths`, { field: 'paths' });
-  for (const { bytes, field } of all) {
-    const fault = pathFault(bytes);
-    if (fault) throw new Problem('path_invalid', `${field} is not a path: it ${fault}`, { field });
-  }
-  return all.map(({ bytes }) => bytes);
+  return all.map(({ bytes, field }) => checkedPath(bytes, field));
+}
+
+/** The moment as it was asked for; null: by its seq, or now. */
+export const momentAsked = ({ at, seq }: Pick<PlanRestore, 'at' | 'seq'>): Date | null =>
+  seq !== undefined || at === undefined ? null : new Date(at);
+
+/** @throws Problem malformed_request: whoever restores what is somebody else's says why */
+export function assertReason(target: DeviceTarget, actor: Actor, reason: string | undefined): void {
+  if (target.user !== actor.user && reason === undefined)
+    throw new Problem('malformed_request', "a restore of somebody else's files needs a reason", { field: 'reason' });
 }
 
 interface Prepared {
   plan: RestorePlan;
   paths: Buffer[];
   allowance: Allowance;
+  /** How often a worker stages it on its own; null: it is not staged. */
+  stageTries: number | null;
+  /** Tells a worker. */
+  startJob: AppDeps['startJob'];
 }
 
 /** Counted by the server as of the moment, in a place for such work, and in bounded time. */
-async function count(
+export async function count(
   { deps, ctx, requester }: { deps: AppDeps; ctx: Context; requester: string },
   target: DeviceTarget,
   asked: Pick<PlanRestore, 'at' | 'seq' | 'deleted'> & { paths: Buffer[] },
@@ -114,17 +124,26 @@ async function count(
   }
 }
 
-const types = { zip: 'application/zip', tar: 'application/x-tar' } as const;
+const types = { zip: 'application/zip', tar: 'application/x-tar', export: exportType } as const;
 
 async function contentOf(
-  request: ContentRequest<unknown, unknown, { password?: string | undefined } | undefined, RestoreTarget>,
+  request: ContentRequest<
+    unknown,
+    z.output<typeof linkQuery>,
+    { password?: string | undefined } | undefined,
+    RestoreTarget
+  >,
 ): Promise<Content> {
   const { ctx, deps, caller, by, target, body, askAgain } = request;
   const { restore } = target;
+  if (restore.kind === 'staged') {
+    const { etag, length, read } = await stagedContentOf(request);
+    return { type: types[formatOf(restore)], fileName: fileNameOf(restore), etag, length, read };
+  }
   assertToBegin(restore, by);
   const allowance = await allowedOf(deps, caller.actor!, target);
   assertWithin(allowance, restore.plannedBytes);
-  const level = await requireOpenable(deps.directory.database, target.vault);
+  const level = await requireOpenable(deps.directory.database, target.vault, formatOf(restore));
   if (level === 'password' && body?.password === undefined)
     throw new Problem(
       'malformed_request',
@@ -143,6 +162,7 @@ async function contentOf(
     password: body?.password,
     attempt: randomUUID(),
     windowBytes,
+    room: deps.restoreRoom,
     verifyAheadBytes: Math.min(verifyAheadBytes, Math.floor(windowBytes / 2)),
     checkEveryMs,
     signal: ctx.state.signal,
@@ -155,23 +175,30 @@ async function contentOf(
     },
     onFault: (error) => ctx.state.log.warn({ err: error, restore: restore.id }, 'restore'),
   });
-  return { type: types[restore.format], fileName: fileNameOf(restore), bytes };
+  return { type: types[formatOf(restore)], fileName: fileNameOf(restore), bytes };
 }
 
 function fileNameOf({ deviceName, guid, momentAt, createdAt, format }: RestoreTarget['restore']): string {
-  return `${deviceName ?? guid} ${(momentAt ?? createdAt).toISOString().slice(0, 10)}.${format}`;
+  const ending = format === 'export' ? 'holdfast-export' : format;
+  return `${deviceName ?? guid} ${(momentAt ?? createdAt).toISOString().slice(0, 10)}.${ending}`;
 }
+
+export const aboutCancelling = ({ deps, target, expected }: Request<unknown, unknown, unknown, RestoreTarget>) => {
+  const { restoreLeaseMs: leaseMs } = deps.storage.settings;
+  return { tenant: target.tenant, restore: target.restore.id, expected, leaseMs };
+};
 
 const fetched = {
   path: `${one}/content`,
   tag,
   may,
   params,
+  query: linkQuery,
   answer: z.unknown(),
   types: Object.values(types),
 } as const;
 const saysFetched =
-  'Made while it is sent, by whoever planned it, once to its end. An answer that is broken off is no archive: the history says why, and another try leaves out what could not be read. What is left out is named in the last entry, RESTORE-INCOMPLETE.txt.';
+  'A staged one in any ranges (`Range`, `If-Range`), as often as wanted until it expires; 409 with `percent` while it is made. A streamed one is made while it is sent, for whoever planned it, once to its end. An answer that is broken off is no archive: the history says why, and another try leaves out what could not be read. What is left out is named in the last entry, RESTORE-INCOMPLETE.txt.';
 
 export const restoreRoutes: readonly ApiRoute[] = [
   change({
@@ -179,39 +206,48 @@ export const restoreRoutes: readonly ApiRoute[] = [
     path: '/v1/restores',
     tag,
     summary: 'Plan a restore',
-    says: 'Counts what the chosen paths come to as of a moment, and keeps that moment for a day. Up to the limits of the organization of the user whose archive it is (`webRestore`), but for `restore.all`. Fetch it at `/content`.',
+    says: 'Counts what the chosen paths come to as of a moment, and keeps that moment for a day. Up to the limits of the organization of the user whose archive it is (`webRestore`), but for `restore.all`. Fetch it at `/content`: a staged one when a worker has made it.',
     may: { ...permissions, target: deviceInBody },
     body: PlanRestoreRequest,
     bodyBytesMax: 1024 * 1024,
     status: 201,
     answer: RestoreView,
     answersWhole: true,
-    async prepare({ deps, ctx, caller, target, body }): Promise<Prepared> {
+    async prepare({ deps, ctx, caller, by, target, body }): Promise<Prepared> {
+      assertHasAgent(target, 'its files cannot be opened here');
       const paths = pathsOf(body);
+      await assertNotBlocked(deps.directory.database, by);
       const actor = caller.actor!;
-      if (target.user !== actor.user && body.reason === undefined)
-        throw new Problem('malformed_request', "a restore of somebody else's files needs a reason", {
-          field: 'reason',
-        });
+      assertReason(target, actor, body.reason);
       const allowance = await allowedOf(deps, actor, target);
-      await requireOpenable(deps.directory.database, target.vault);
+      const level = await requireOpenable(deps.directory.database, target.vault, body.format);
       const plan = await count({ deps, ctx, requester: requesterOf(caller, ctx) }, target, { ...body, paths });
       assertWithin(allowance, plan.bytes);
       assertFits(body.format, plan);
-      return { plan, paths, allowance };
+      const isStaged = body.kind === 'staged';
+      if (isStaged) await assertRoomFor(deps, by, plan);
+      const stageTries = isStaged ? (stagesItself(level, { format: body.format }) ? stageTriesMax : 0) : null;
+      return { plan, paths, allowance, stageTries, startJob: deps.startJob };
     },
-    change: (tx, { deps, by, target, body }, { plan, paths, allowance }) =>
+    change: (tx, { deps, by, target, body }, { plan, paths, allowance, stageTries }) =>
       planned(tx, by, {
         target,
         format: body.format,
         paths,
         deleted: body.deleted,
-        at: body.seq !== undefined || body.at === undefined ? null : new Date(body.at),
+        at: momentAsked(body),
         reason: body.reason?.trim() ?? null,
         permission: allowance.permission,
         plan,
         leaseMs: deps.storage.settings.restoreLeaseMs,
+        kind: body.kind,
+        stageTries: stageTries ?? 0,
       }),
+    // The transaction is over: a worker that looks finds its row.
+    reveal(answer, { stageTries, startJob }) {
+      if (stageTries) startJob('restore', { restore: (answer as { id: number }).id });
+      return answer;
+    },
   }),
   read({
     path: '/v1/restores',
@@ -243,10 +279,17 @@ export const restoreRoutes: readonly ApiRoute[] = [
     params,
     answer: RestoreView,
     answersWhole: true,
-    change: (tx, { by, target, expected }) =>
-      cancel(tx, by, { tenant: target.tenant, restore: target.restore.id, expected }),
+    change: (tx, request) => cancel(tx, request.by, aboutCancelling(request)),
   }),
-  content({ ...fetched, method: 'GET', summary: 'Fetch a restore', says: saysFetched, content: contentOf }),
+  ...stagingRoutes({ path: one, tag, may, params }),
+  content({
+    ...fetched,
+    method: 'GET',
+    summary: 'Fetch a restore',
+    says: saysFetched,
+    byLink: callerByLink,
+    content: contentOf,
+  }),
   content({
     ...fetched,
     method: 'POST',
