@@ -18,10 +18,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
 import { bytesPath, seededBytes, snapshot } from '../agent/files/test-tree.ts';
 import { type RunningAgent, TestAgent } from './helpers/agent.ts';
 import { type RunningServer, startServer } from './helpers/server.ts';
+import { testWith } from './helpers/tools.ts';
+
+const test = testWith('curl');
 
 const run = promisify(execFile);
 let server: RunningServer;

@@ -23,10 +23,13 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect } from '@jest/globals';
 import { TestAgent } from './helpers/agent.ts';
 import { addUser, type Person, type RunningServer, startServer } from './helpers/server.ts';
+import { testWith } from './helpers/tools.ts';
 import { differences, snapshot } from './helpers/tree.ts';
+
+const test = testWith('curl');
 
 const run = promisify(execFile);
 const agentMain = fileURLToPath(new URL('../agent/main.ts', import.meta.url));

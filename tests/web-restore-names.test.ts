@@ -7,10 +7,13 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect } from '@jest/globals';
 import { WebClient } from '../loadtest/restoring-world.ts';
 import { TestAgent } from './helpers/agent.ts';
 import { type RunningServer, startServer } from './helpers/server.ts';
+import { hasTools, testWith } from './helpers/tools.ts';
+
+const test = testWith('curl', 'unzip', 'tar');
 
 const run = promisify(execFile);
 /** As it is on the disk, and as a zip carries it. */
@@ -76,12 +79,6 @@ async function fetched(format: 'zip' | 'tar'): Promise<string> {
   return file;
 }
 
-const has = (program: string): Promise<boolean> =>
-  run(program, ['--version']).then(
-    () => true,
-    () => false,
-  );
-
 const opening = { env: { ...process.env, LC_ALL: 'C.UTF-8' } };
 
 /** libarchive composes letters by itself, of names that are UTF-8. */
@@ -100,7 +97,7 @@ function expectNames(folder: string, as: (each: (typeof names)[number]) => Buffe
 test('a tar has every name as it is', async () => {
   const file = await fetched('tar');
   for (const program of ['tar', 'bsdtar']) {
-    if (program === 'bsdtar' && !(await has(program))) continue;
+    if (!hasTools(program)) continue;
     const folder = join(scratch, program);
     mkdirSync(folder);
     await run(program, ['-xf', file, '-C', folder], opening);
@@ -112,7 +109,7 @@ test('a zip has each that it can carry, another for the rest, and a list of thos
   const file = await fetched('zip');
   await run('unzip', ['-tqq', file]);
   for (const program of ['unzip', 'bsdtar']) {
-    if (program === 'bsdtar' && !(await has(program))) continue;
+    if (!hasTools(program)) continue;
     const folder = join(scratch, `${program}-zip`);
     mkdirSync(folder);
     const args = program === 'unzip' ? ['-qq', file, '-d', folder] : ['-xf', file, '-C', folder];

@@ -9,9 +9,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect } from '@jest/globals';
 import { TestAgent } from './helpers/agent.ts';
 import { addUser, type Person, type RunningServer, startServer } from './helpers/server.ts';
+import { testWith } from './helpers/tools.ts';
+
+const test = testWith('curl', 'unzip', 'tar');
 
 const run = promisify(execFile);
 const adminMain = fileURLToPath(new URL('../admin/main.ts', import.meta.url));

@@ -1,19 +1,17 @@
 /** Archives as people get them: opened by the tools they use, and by readers of another kind. */
-import { execFileSync } from 'node:child_process';
 import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect } from '@jest/globals';
+import { testWith } from '../../tests/helpers/tools.ts';
 import { FirstNames } from './first-names.ts';
 import { collect, type Entry, listTar, makeWorld, readZip, run, symlink, type World } from './testing.ts';
 import type { Item, RestoreCounts } from './types.ts';
 
+const test = testWith('unzip', 'tar', 'python3');
+
 let folder: string;
 let world: World;
-beforeAll(() => {
-  // These checks are worth nothing without the tools: their absence is a failure, not a reason to pass.
-  for (const tool of ['unzip', 'tar', 'python3']) execFileSync('which', [tool]);
-});
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assemble-'));
   world = await makeWorld(folder);

@@ -37,7 +37,7 @@ export async function openWorld(): Promise<void> {
   // Its user is found below.
   await engine.storage.rows('UPDATE vaults SET user_id = -user_id');
   world = await ApiWorld.open(engine.storage, {
-    settings: { restoreWindowBytes: 4_000_000, restoreCheckMs: 50, writeStallMs: 1_500, slotWaitMs: 100 },
+    settings: { restoreWindowBytes: 4_000_000, restoreCheckMs: 50, writeStallMs: 3_000, slotWaitMs: 100 },
   });
   holder = await world.person('Desktop User', { name: 'holder' });
   await give(holder, engine.ref);

@@ -127,8 +127,8 @@ test('what is used of each quota', async () => {
   });
   const other = await QuotaWorld.create(storage);
   for (const read of [
-    readOrganizationQuotas(storage.database, { tenant: other.tenant, organization: top }),
-    readUserQuota(storage.database, { tenant: other.tenant, user: ben.user }),
+    () => readOrganizationQuotas(storage.database, { tenant: other.tenant, organization: top }),
+    () => readUserQuota(storage.database, { tenant: other.tenant, user: ben.user }),
   ])
-    await expect(read).rejects.toMatchObject({ code: 'not_found' });
+    await expect(read()).rejects.toMatchObject({ code: 'not_found' });
 });
