@@ -287,7 +287,10 @@ export async function resolvePaths(
       if (!name) continue;
       const parentId = reached[i]!;
       const key = `${parentId}/${name.toString('latin1')}`;
-      const file = level.get(key) ?? { parentId, name, folder: false, implied: true, members: [] };
+      const file = level.get(key) ?? {
+        ...{ parentId, name, folder: false, implied: true, createdSeq: archive.nextSeq + i },
+        members: [],
+      };
       if (depth === names.length - 1)
         file.implied = false; // it has a version of its own in this commit
       else file.folder = true;
@@ -297,7 +300,7 @@ export async function resolvePaths(
     const wanted = [...level.values()];
     const found = await findFiles(tx, ref, wanted);
     const absent = wanted.filter((_, i) => !found[i]);
-    if (absent.length > 0) await insertFiles(tx, ref, absent, { firstFileId: nextFileId, seq: archive.nextSeq });
+    if (absent.length > 0) await insertFiles(tx, ref, absent, nextFileId);
     for (const [i, file] of wanted.entries()) {
       const row = found[i];
       if (row && file.folder && !row.folder) await markFolder(tx, ref, row.fileId);

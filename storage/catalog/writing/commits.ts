@@ -94,9 +94,9 @@ const sql = {
   insertFiles: statement(
     'files.insert',
     `INSERT INTO files (vault_id, archive_id, file_id, parent_id, name, folder, implied, created_seq)
-     SELECT $1, $2, $7::bigint + x.ordinal - 1, x.parent_id, substr($4::bytea, x.name_offset, x.name_length), x.folder, x.implied, $8
-       FROM unnest($3::bigint[], $5::int[], $6::int[], $9::boolean[], $10::boolean[])
-              WITH ORDINALITY AS x (parent_id, name_offset, name_length, folder, implied, ordinal)`,
+     SELECT $1, $2, $7::bigint + x.ordinal - 1, x.parent_id, substr($4::bytea, x.name_offset, x.name_length), x.folder, x.implied, x.created_seq
+       FROM unnest($3::bigint[], $5::int[], $6::int[], $8::bigint[], $9::boolean[], $10::boolean[])
+              WITH ORDINALITY AS x (parent_id, name_offset, name_length, created_seq, folder, implied, ordinal)`,
   ),
 
   // Each folder once, when the first thing is put in it. The archive's lock keeps others away.
@@ -201,6 +201,8 @@ export interface NewFile {
   folder: boolean;
   /** And it has no version of its own. */
   implied: boolean;
+  /** Of the first version that this row was made for, its own or of something in it. */
+  createdSeq: number;
 }
 
 /** The rows of names in their folders; undefined where there is none. */
@@ -234,7 +236,7 @@ export async function insertFiles(
   tx: Transaction,
   ref: ArchiveRef,
   files: readonly NewFile[],
-  at: { firstFileId: number; seq: number },
+  firstFileId: number,
 ): Promise<void> {
   const packed = packBytes(files.map((file) => file.name));
   await tx.query(sql.insertFiles, [
@@ -244,8 +246,8 @@ export async function insertFiles(
     packed.bytes,
     packed.offsets,
     packed.lengths,
-    at.firstFileId,
-    at.seq,
+    firstFileId,
+    packArray(files.map((file) => file.createdSeq)),
     packArray(files.map((file) => file.folder)),
     packArray(files.map((file) => file.implied)),
   ]);
