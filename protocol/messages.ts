@@ -392,12 +392,29 @@ export const StoredVersion = z.object({ ...versionFields, seq: count, committedA
 export type StoredVersion = z.infer<typeof StoredVersion>;
 
 /**
+ * Something was at this path by the moment, and retention has kept no version of it up to then. `next`: the first one with
+ * content since; null when there is none.
+ */
+export const ThinnedVersion = z.object({
+  path: pathBytes,
+  next: z.object({ seq: count, committedAt: moment }).nullable(),
+});
+export type ThinnedVersion = z.infer<typeof ThinnedVersion>;
+
+/**
  * The frames of GET .../versions: first `begin`, then `versions` pages, last `end`. A stream without `end` was cut:
- * ask again with the `seq` of `begin` and, as `after`, the path of the last version received.
+ * ask again with the `seq` of `begin` and, as `after`, the `upTo` of the last page or, where it has none, the path of its
+ * last version.
  */
 export const VersionsFrame = z.discriminatedUnion('frame', [
   z.object({ frame: z.literal('begin'), seq: count, at: moment }),
-  z.object({ frame: z.literal('versions'), versions: z.array(StoredVersion) }),
+  z.object({
+    frame: z.literal('versions'),
+    versions: z.array(StoredVersion),
+    /** Those of the same stretch of the archive. */
+    thinned: z.array(ThinnedVersion).optional(),
+    upTo: pathBytes.optional(),
+  }),
   z.object({ frame: z.literal('end') }),
 ]);
 export type VersionsFrame = z.infer<typeof VersionsFrame>;

@@ -346,4 +346,25 @@ describe('streams that break', () => {
     const after = `&seq=17&after=${Buffer.from('/b').toString('base64url')}`;
     expect(queries).toEqual(['?path=Lw', `?path=Lw${after}`, `?path=Lw${after}`]);
   });
+
+  test('what was thinned out is told once, and gone on behind', async () => {
+    const thinned = (name: string) => ({ path: Buffer.from(`/${name}`), next: { seq: 30, committedAt: 7 } });
+    const queries: string[] = [];
+    const { client } = await plain((stream, path, count) => {
+      queries.push(new URL(path, 'http://x').search);
+      stream.respond({ ':status': 200 });
+      stream.write(encodeFrame({ frame: 'begin', seq: 17, at: 5 }));
+      if (count === 1) {
+        const page = { versions: [], thinned: [thinned('a'), thinned('b')], upTo: Buffer.from('/b') };
+        return void stream.end(encodeFrame({ frame: 'versions', ...page }));
+      }
+      stream.write(encodeFrame({ frame: 'versions', versions: [], thinned: [thinned('c')], upTo: Buffer.from('/c') }));
+      stream.end(encodeFrame({ frame: 'end' }));
+    });
+    const told: string[] = [];
+    const { versions } = await client.versions(3, {}, undefined, (each) => told.push(`${each.path} ${each.next?.seq}`));
+    expect(await Array.fromAsync(versions)).toEqual([]);
+    expect(told).toEqual(['/a 30', '/b 30', '/c 30']);
+    expect(queries).toEqual(['', `?seq=17&after=${Buffer.from('/b').toString('base64url')}`]);
+  });
 });

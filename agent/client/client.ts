@@ -28,6 +28,7 @@ import {
   RunsAnswer,
   SelfAnswer,
   type StoredVersion,
+  type ThinnedVersion,
   TreeAnswer,
   type TreeEntry,
   UploadAnswer,
@@ -332,13 +333,22 @@ export class Client {
     }
   }
 
-  /** The state of `path` and everything below it as of a moment. @throws Problem not_found */
-  async versions(archive: number, query: VersionsQuery = {}, signal?: AbortSignal): Promise<VersionsStream> {
+  /**
+   * The state of `path` and everything below it as of a moment.
+   * @param onThinned told, while the versions are read, of what was there of which nothing is kept up to the moment
+   * @throws Problem not_found
+   */
+  async versions(
+    archive: number,
+    query: VersionsQuery = {},
+    signal?: AbortSignal,
+    onThinned?: (thinned: ThinnedVersion) => void,
+  ): Promise<VersionsStream> {
     const frames = await this.#versionFrames(archive, query, signal);
     return {
       seq: frames.begin.seq,
       at: frames.begin.at,
-      versions: this.#resumedVersions(archive, query, frames, signal),
+      versions: this.#resumedVersions({ archive, query, onThinned }, frames, signal),
     };
   }
 
@@ -348,8 +358,11 @@ export class Client {
   }
 
   async *#resumedVersions(
-    archive: number,
-    query: VersionsQuery,
+    {
+      archive,
+      query,
+      onThinned,
+    }: { archive: number; query: VersionsQuery; onThinned: ((thinned: ThinnedVersion) => void) | undefined },
     first: VersionFrames,
     signal?: AbortSignal,
   ): AsyncGenerator<StoredVersion> {
@@ -363,10 +376,9 @@ export class Client {
           if (frame.frame === 'end') return;
           if (frame.frame !== 'versions') continue;
           attempts = 0;
-          for (const version of frame.versions) {
-            after = version.path;
-            yield version;
-          }
+          for (const thinned of frame.thinned ?? []) onThinned?.(thinned);
+          yield* frame.versions;
+          after = frame.upTo ?? frame.versions.at(-1)?.path ?? after;
         }
         throw new ConnectionLost('the list of versions was cut short');
       } catch (error) {

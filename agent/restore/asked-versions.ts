@@ -2,7 +2,7 @@
  * The versions a restore is asked for, path after path, all as of one moment. What was deleted by then comes as it last was:
  * its version before the deletion is asked for one by one, a few at a time, in the order of the list.
  */
-import type { StoredVersion } from '../../protocol/messages.ts';
+import type { StoredVersion, ThinnedVersion } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
 import type { RestoreOptions, RestoreSource } from './types.ts';
 
@@ -20,11 +20,13 @@ const historyPage = 8;
 export async function askVersions(
   options: RestoreOptions,
   signal: AbortSignal,
+  onThinned: (thinned: ThinnedVersion) => void,
 ): Promise<{ seq: number; at: number; versions: AsyncIterable<AskedVersion> }> {
   const { client, archive, at, deleted } = options;
   const paths = options.path instanceof Uint8Array ? [options.path] : options.path;
   let { seq } = options;
-  const ask = (path: Buffer) => client.versions(archive, { path, at, seq, ...(deleted && { deleted }) }, signal);
+  const ask = (path: Buffer) =>
+    client.versions(archive, { path, at, seq, ...(deleted && { deleted }) }, signal, onThinned);
   const first = await ask(paths[0]!).catch((error: unknown) => {
     if (paths.length === 1 || seq === undefined || !isNotThere(error)) throw error;
     return { seq, at: at ?? Date.now(), versions: null };

@@ -5,7 +5,7 @@
  */
 import { readlink, symlink, unlink } from 'node:fs/promises';
 import { type Attributes, decodeAttributes } from '../../protocol/attributes.ts';
-import type { StoredVersion } from '../../protocol/messages.ts';
+import type { StoredVersion, ThinnedVersion } from '../../protocol/messages.ts';
 import { joinPath, pathFault, printablePath, splitPath } from '../../protocol/paths.ts';
 import { open, verifyVersionOf } from '../../protocol/sealing/index.ts';
 import { readAccounts } from '../files/accounts.ts';
@@ -41,7 +41,10 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
   signal.throwIfAborted();
-  const { seq, at, versions } = await askVersions(options, signal);
+  const ledger = new Ledger(options);
+  const { seq, at, versions } = await askVersions(options, signal, ({ path, next }) =>
+    ledger.problem(path, 'version_thinned', thinnedInWords(next)),
+  );
   let target: Folder | null = null;
   try {
     target = await openTarget(options);
@@ -50,7 +53,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
     let keep = false;
     try {
       const { staging } = place;
-      done = await restoreVersions(options, { target, staging, stop, signal }, versions);
+      done = await restoreVersions(options, { target, staging, ledger, stop, signal }, versions);
     } catch (error) {
       keep = isGoneOnWith(options, error);
       throw error;
@@ -68,6 +71,11 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
   }
 }
 
+function thinnedInWords(next: ThinnedVersion['next']): string {
+  const none = 'retention keeps no version of it from before this moment';
+  return next ? `${none}; the next one is of ${new Date(next.committedAt).toISOString()}` : none;
+}
+
 function isGoneOnWith({ signal, goesOn }: RestoreOptions, error: unknown): boolean {
   if (signal?.aborted) return !(signal.reason instanceof RestoreEnded);
   return goesOn?.(error) ?? true;
@@ -75,11 +83,10 @@ function isGoneOnWith({ signal, goesOn }: RestoreOptions, error: unknown): boole
 
 async function restoreVersions(
   options: RestoreOptions,
-  place: { target: Folder; staging: Staging; stop: AbortController; signal: AbortSignal },
+  place: { target: Folder; staging: Staging; ledger: Ledger; stop: AbortController; signal: AbortSignal },
   versions: AsyncIterable<AskedVersion>,
 ): Promise<{ work: Work; top: OpenFolder }> {
-  const { target, staging, stop, signal } = place;
-  const ledger = new Ledger(options);
+  const { target, staging, ledger, stop, signal } = place;
   const active: Work['active'] = new Set();
   const failures: unknown[] = [];
   const end = (error: unknown): void => {

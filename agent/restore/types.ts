@@ -3,7 +3,7 @@
  * whatever differs from what the archive says without being wrong is named in `notices`.
  */
 import type { BlockFrame } from '../../protocol/block-frames.ts';
-import type { StoredVersion } from '../../protocol/messages.ts';
+import type { StoredVersion, ThinnedVersion } from '../../protocol/messages.ts';
 import type { Keyring } from '../../protocol/sealing/index.ts';
 import type { Folder } from './folders.ts';
 
@@ -14,6 +14,7 @@ export interface RestoreSource {
     archive: number,
     query: { path?: Uint8Array; at?: number; seq?: number; deleted?: boolean },
     signal?: AbortSignal,
+    onThinned?: (thinned: ThinnedVersion) => void,
   ): Promise<{ seq: number; at: number; versions: AsyncIterable<StoredVersion> }>;
   /** Blocks by hash, each once, in any order; `bytes` null for one that cannot be had. */
   fetchBlocks(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
@@ -110,6 +111,7 @@ export const restoreProblemReasons = [
   'content_mismatch',
   'target_refused',
   'version_gone',
+  'version_thinned',
 ] as const;
 
 /** A file that was left out. */

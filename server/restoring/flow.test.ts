@@ -208,12 +208,12 @@ describe('a plan', () => {
     await world.remove('/d/gone', '/d/never');
     const asked = { paths: ['/d', '/d/a', '/none'].map((path) => Buffer.from(path)), moment: { at: null } };
     const plan = await planRestore(world.storage, world.ref, { ...asked, deleted: false });
-    const counts = { files: 2, folders: 1, links: 1, bytes: 3_000, damaged: 0, gone: 0 };
+    const counts = { files: 2, folders: 1, links: 1, bytes: 3_000, damaged: 0, gone: 0, thinned: 0 };
     expect(plan).toEqual({ seq: plan.seq, ...counts, missingPaths: [Buffer.from('/none')] });
     const all = await planRestore(world.storage, world.ref, { ...asked, deleted: true });
     expect(all).toMatchObject({ files: 3, bytes: 3_500, gone: 1 });
     const before = await planRestore(world.storage, world.ref, { ...asked, moment: { seq: 1 }, deleted: false });
-    expect(before).toMatchObject({ files: 0, folders: 1 });
+    expect(before).toMatchObject({ files: 0, folders: 1, thinned: 0 });
   });
 
   test('of an archive that is not there says so', async () => {

@@ -5,7 +5,7 @@
 import { crc32 } from 'node:zlib';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
-import { readHistory } from '../../storage/archive/reading/read-tree.ts';
+import { readHistory, readLaterHistory } from '../../storage/archive/reading/read-tree.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { faultByRows } from './flow/block-rows.ts';
 import { Spool } from './formats/spool.ts';
@@ -87,6 +87,8 @@ export interface LeftOutFile {
   /** Of the version that should be; null when there is none. */
   seq: number | null;
   reason: LeftOutReason;
+  /** The moment of the restore. */
+  asOf: number;
 }
 
 export async function leftOutLines(
@@ -113,17 +115,21 @@ const ofContent: ReadonlySet<LeftOutReason> = new Set([
 ]);
 
 /**
- * The newest versions of a path whose content is there by its rows, newest first. The one that was left out is none of
- * them, nor one with the same content: what was found wrong by reading it may not be marked.
+ * Versions of a path whose content is there by its rows: the newest, newest first; of what was thinned out the first since.
+ * The one that was left out is none of them, nor one with the same content: what was found wrong by reading it may not be
+ * marked.
  */
 export async function wholeMoments(
   storage: Storage,
   ref: ArchiveRef,
-  { path, seq, reason }: LeftOutFile,
+  { path, seq, reason, asOf }: LeftOutFile,
   signal: AbortSignal,
 ): Promise<{ seq: number; at: Date; size: number }[]> {
   try {
-    const { versions } = await readHistory(storage, ref, { path, after: null, limit: versionsMax });
+    const versions =
+      reason === 'version_thinned'
+        ? await readLaterHistory(storage, ref, { path, above: asOf, limit: versionsMax })
+        : (await readHistory(storage, ref, { path, after: null, limit: versionsMax })).versions;
     const left = ofContent.has(reason) ? versions.find((version) => version.seq === seq) : undefined;
     const whole: { seq: number; at: Date; size: number }[] = [];
     for (const version of versions) {

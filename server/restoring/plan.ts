@@ -28,6 +28,8 @@ export interface RestorePlan {
   damaged: number;
   /** Deleted files of which no content is kept; they count nowhere else. */
   gone: number;
+  /** What was there at the moment, as far as is known, and retention has kept no version of up to it; counts nowhere else. */
+  thinned: number;
   /** Paths asked for where nothing is at the moment. */
   missingPaths: Buffer[];
 }
@@ -61,6 +63,7 @@ export async function planRestore(
     bytes: 0,
     damaged: 0,
     gone: 0,
+    thinned: 0,
     missingPaths: [],
   };
   for await (const page of walkSelection(counting, ref, { roots, seq: moment.seq, deleted: asked.deleted }, signal)) {
@@ -70,6 +73,7 @@ export async function planRestore(
     }
     const versions = page.found.flatMap(({ version }) => version ?? []);
     plan.gone += page.found.length - versions.length;
+    plan.thinned += page.thinned.length;
     const files = versions.filter((version) => version.kind === 'file');
     for (const version of versions) {
       if (version.kind === 'directory') plan.folders++;

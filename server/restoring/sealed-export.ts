@@ -115,10 +115,10 @@ export class SealedWriter implements StepWriter {
     yield* this.#bytes(encodeExportMessage('leftOut', { path, reason: 'nothing_there', says, moments: [] }));
   }
 
-  async *#leave({ path, seq, reason }: LeftOutFile): AsyncGenerator<Buffer> {
+  async *#leave({ path, seq, reason }: Omit<LeftOutFile, 'asOf'>): AsyncGenerator<Buffer> {
     const { storage, ref, report, signal } = this.#parts;
     const isTold = report.counts.leftOut < filesWithMomentsMax;
-    const whole = isTold ? await wholeMoments(storage, ref, { path, seq, reason }, signal) : [];
+    const whole = isTold ? await wholeMoments(storage, ref, { path, seq, reason, asOf: report.seq }, signal) : [];
     report.counts.leftOut++;
     if (report.leftOut.length < reportedMax) report.leftOut.push({ path, reason });
     const moments = whole.map(({ at, ...rest }) => ({ ...rest, at: at.getTime() }));

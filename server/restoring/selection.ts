@@ -59,8 +59,13 @@ export interface Walk {
   deleted: boolean;
 }
 
-/** Versions in the order of the archive, a page at a time; `version` null: deleted, and its content is gone. */
-export type WalkPage = { missing: Buffer } | { found: readonly { path: Buffer; version: StoredVersion | null }[] };
+/**
+ * Versions in the order of the archive, a page at a time; `version` null: deleted, and its content is gone. `thinned`: paths
+ * of the same stretch where something was of which retention has kept nothing up to the moment.
+ */
+export type WalkPage =
+  | { missing: Buffer }
+  | { found: readonly { path: Buffer; version: StoredVersion | null }[]; thinned: readonly Buffer[] };
 
 /** Histories of deleted files read at a time. */
 const historiesAtOnce = 4;
@@ -87,6 +92,7 @@ export async function* walkSelection(
         isEmpty = false;
         yield {
           found: deleted ? await withContent(storage, ref, frame.versions, signal) : frame.versions.map(asFound),
+          thinned: frame.thinned?.map((each) => each.path) ?? [],
         };
       }
     } catch (error) {

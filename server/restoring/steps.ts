@@ -97,6 +97,9 @@ async function* pass(
       decided.push(decide(steps, { path, version }, below));
     }
     yield* withRows(steps, decided, firstNames);
+    // No symlinks and no folders to go wrong by: nothing of them is written.
+    if (kinds !== 'symlinks')
+      for (const path of page.thinned) yield { do: 'leave', path, seq: null, reason: 'version_thinned' };
   }
 }
 

@@ -43,6 +43,7 @@ export const leftOutReasons = {
   content_not_authentic: 'its content was not sealed with a key of this archive',
   content_mismatch: 'its content is not as long as it should be',
   version_not_authentic: 'it was altered, or written with another key',
+  version_thinned: 'retention keeps no version of it from before the moment asked for',
   version_gone: 'it was deleted, and no version with its content is kept any more',
   attributes_damaged: 'its attributes cannot be read',
   key_missing: 'it was sealed with a key that is not at hand',

@@ -92,7 +92,7 @@ export class EntryWriter implements StepWriter {
     const { path, reason } = left;
     const countBefore = this.#leftOut.isCut ? Number.POSITIVE_INFINITY : report.counts.leftOut;
     report.counts.leftOut++;
-    await this.#leftOut.add(await leftOutLines(storage, ref, left, countBefore, signal));
+    await this.#leftOut.add(await leftOutLines(storage, ref, { ...left, asOf: report.seq }, countBefore, signal));
     if (report.leftOut.length < reportedMax) report.leftOut.push({ path, reason });
   }
 

@@ -10,6 +10,7 @@ import { vaultKeyContext } from '../../server/directory/keys/key-service.ts';
 import { begin, end } from '../../server/directory/restores/requests.ts';
 import { until } from '../../server/http/testing.ts';
 import { key, readZip } from '../../server/restoring/testing.ts';
+import { testWith } from '../helpers/tools.ts';
 import {
   actsOf,
   asJson,
@@ -38,7 +39,7 @@ afterAll(closeWorld);
 
 const run = promisify(execFile);
 
-test('a zip that unzip opens: planned, fetched, and in the history and the log', async () => {
+testWith('unzip')('a zip that unzip opens: planned, fetched, and in the history and the log', async () => {
   const { status, json } = await plan(['/d', '/d/small', '/none']);
   expect(status).toBe(201);
   const bytes = text('small').length + text('umlaut').length + text('no text').length;
@@ -48,7 +49,7 @@ test('a zip that unzip opens: planned, fetched, and in the history and the log',
     reason: null,
     format: 'zip',
     paths: 3,
-    planned: { files: 3, folders: 1, links: 0, bytes, damaged: 0, gone: 0, missing: 1 },
+    planned: { files: 3, folders: 1, links: 0, bytes, damaged: 0, gone: 0, thinned: 0, missing: 1 },
     askedBy: { kind: 'user', id: holder.user, name: 'holder' },
     done: { files: 0, bytes: 0, sentBytes: 0, leftOut: 0 },
   });
@@ -84,7 +85,7 @@ test('a zip that unzip opens: planned, fetched, and in the history and the log',
   expect([again.answer.status, JSON.parse(again.bytes.toString()).state]).toEqual([409, 'completed']);
 });
 
-test("a tar that tar opens, fetched with a browser's form that brings its token", async () => {
+testWith('tar')("a tar that tar opens, fetched with a browser's form that brings its token", async () => {
   const notText = Buffer.from([...Buffer.from('/d/'), 0x66, 0xff]).toString('base64url');
   const id = await planned(['/big'], { pathBytes: [notText], format: 'tar' });
   const form = (fields: Record<string, string>) =>
@@ -154,6 +155,14 @@ describe('how much', () => {
     await setting('webRestore.administratorBytesMax', null);
     await setting('webRestore.userBytesMax', null);
   });
+});
+
+test('paths that are not there at the moment, all of them, are no restore; beside one that is they are counted', async () => {
+  const { status, json } = await plan(['/nöne', '/none/2']);
+  expect([status, json]).toEqual([404, expect.objectContaining({ code: 'not_found', field: 'paths' })]);
+  expect(json.detail).toContain('nothing at /none/2, nor at 1 more as of this moment');
+  expect((await plan(['/d'], { seq: 0 })).json).toMatchObject({ code: 'not_found', seq: 0 });
+  expect((await plan(['/d', '/none'])).json.planned).toMatchObject({ files: 3, missing: 1 });
 });
 
 test("another's archive: with the permission and a reason, for whoever planned it alone", async () => {

@@ -23,7 +23,8 @@ const columns = `r.restore_id AS id, r.tenant_id AS tenant, r.user_id AS "user",
   r.archive_id AS archive, r.asker_kind AS "askerKind", r.asker_id AS "askerId", r.asker_name AS "askerName", r.address, r.kind, r.format,
   r.seq, r.moment_at AS "momentAt", r.reason, r.permission, r.planned_files AS "plannedFiles",
   r.planned_folders AS "plannedFolders", r.planned_links AS "plannedLinks", r.planned_bytes AS "plannedBytes",
-  r.planned_damaged AS "plannedDamaged", r.planned_gone AS "plannedGone", r.planned_missing AS "plannedMissing",
+  r.planned_damaged AS "plannedDamaged", r.planned_gone AS "plannedGone",
+  r.planned_thinned AS "plannedThinned", r.planned_missing AS "plannedMissing",
   ${heldState} AS state, r.attempt, r.attempts, r.done_files AS "doneFiles", r.done_bytes AS "doneBytes",
   r.sent_bytes AS "sentBytes", r.left_out AS "leftOut", r.why, r.created_at AS "createdAt", r.lapses_at AS "lapsesAt",
   r.begun_at AS "begunAt", r.ended_at AS "endedAt", r.version, r.stage_after IS NOT NULL AND r.stage_tries > 0 AS "stagesItself", r.stage_bytes AS "stageBytes",
@@ -108,6 +109,7 @@ export interface RestoreRow {
   plannedBytes: number;
   plannedDamaged: number;
   plannedGone: number;
+  plannedThinned: number;
   plannedMissing: number;
   state: RestoreState;
   attempt: string | null;
@@ -243,6 +245,7 @@ export function viewOf(row: RestoreRow): RestoreViewed {
       bytes: row.plannedBytes,
       damaged: row.plannedDamaged,
       gone: row.plannedGone,
+      thinned: row.plannedThinned,
       missing: row.plannedMissing,
     },
     state: row.state,

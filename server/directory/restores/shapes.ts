@@ -82,6 +82,10 @@ const view = {
     bytes: count,
     damaged: count.meta({ description: 'Files that cannot be had as things stand; among `files`' }),
     gone: count.meta({ description: 'Deleted files of which no content is kept' }),
+    thinned: count.meta({
+      description:
+        'What was there before the moment, and retention has kept no version of from then: not in what is restored, and not in `files`',
+    }),
     missing: count.meta({ description: 'Paths where nothing was' }),
   }),
   state: z.enum(restoreStates).meta({

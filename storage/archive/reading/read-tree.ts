@@ -4,18 +4,28 @@
  * while backups commit.
  */
 import { limits } from '../../../protocol/limits.ts';
-import type { HistoryAnswer, StoredVersion, TreeAnswer, TreeEntry, VersionsFrame } from '../../../protocol/messages.ts';
+import type {
+  HistoryAnswer,
+  StoredVersion,
+  ThinnedVersion,
+  TreeAnswer,
+  TreeEntry,
+  VersionsFrame,
+} from '../../../protocol/messages.ts';
 import { joinPath, splitPath } from '../../../protocol/paths.ts';
 import { Problem } from '../../../protocol/problems.ts';
 import {
   type ChildRow,
   findMoment,
   followPath,
+  isThinned,
   isVisible,
   latestVersion,
   listFolders,
   listHistory,
+  listLaterHistory,
   loadContents,
+  nextContents,
   type VersionRow,
 } from '../../catalog/reading/reading.ts';
 import type { ArchiveRef, Storage } from '../../storage.ts';
@@ -82,7 +92,7 @@ const frameVersionsMax = 500;
 
 /**
  * The state of a path and of everything below it as of a moment, folders before what lies in them, siblings in byte
- * order of names. Reads pages by key, so it may take days without holding anything open but its lease on the moment.
+ * order of names; and what was there of which retention has kept nothing up to then. Reads pages by key, so it may take days without holding anything open but its lease on the moment.
  * @throws Problem not_found, moment_lapsed, out_of_bounds, too_many_requests, before the first frame; moment_lapsed later
  */
 export async function* streamVersions(
@@ -105,15 +115,18 @@ export async function* streamVersions(
   if (ids.length < names.length) throw noPath();
   yield { frame: 'begin', seq, at: moment.at.getTime() };
 
-  let batch: { path: Buffer; version: VersionRow }[] = [];
+  let batch: Found[] = [];
   let weight = 0;
   const flush = async (): Promise<VersionsFrame> => {
-    const versions = await storedVersions(storage, ref, batch);
+    const found = batch.filter((each): each is FoundVersion => each.version !== null);
+    const versions = await storedVersions(storage, ref, found);
+    const thinned = await thinnedVersions(storage, ref, batch, seq);
     await kept.assertKept();
-    if (versions.length < batch.length) throw lapsed();
+    if (versions.length < found.length) throw lapsed();
+    const upTo = batch.at(-1)!.path;
     batch = [];
     weight = 0;
-    return { frame: 'versions', versions };
+    return { frame: 'versions', versions, ...(thinned.length > 0 && { thinned, upTo }) };
   };
   for await (const found of versionsBelow(storage, ref, {
     names,
@@ -133,9 +146,13 @@ export async function* streamVersions(
   yield { frame: 'end' };
 }
 
+type FoundVersion = { path: Buffer; version: VersionRow };
+/** `fileId`: of what was there, and is not kept as it was. */
+type Found = FoundVersion | { path: Buffer; version: null; fileId: number };
+
 /** Bytes of a version in a message, or a little more. */
-function weightOf({ path, version }: { path: Buffer; version: VersionRow }): number {
-  return path.byteLength + version.weight + 200;
+function weightOf({ path, version }: Found): number {
+  return path.byteLength + (version?.weight ?? 0) + 200;
 }
 
 interface Below {
@@ -147,14 +164,13 @@ interface Below {
   signal: AbortSignal | undefined;
 }
 
-async function* versionsBelow(
-  storage: Storage,
-  ref: ArchiveRef,
-  below: Below,
-): AsyncGenerator<{ path: Buffer; version: VersionRow }> {
-  if (below.fileId !== 0 && below.after === null) {
-    const own = await latestVersion(storage.database, ref, below.fileId, below.seq);
-    if (own && (!own.deleted || below.deleted)) yield { path: joinPath(below.names), version: own };
+async function* versionsBelow(storage: Storage, ref: ArchiveRef, below: Below): AsyncGenerator<Found> {
+  const { fileId, seq } = below;
+  if (fileId !== 0 && below.after === null) {
+    const own = await latestVersion(storage.database, ref, fileId, seq);
+    const path = joinPath(below.names);
+    if (own && (!own.deleted || below.deleted)) yield { path, version: own };
+    if (!own && (await isThinned(storage.database, ref, fileId, seq))) yield { path, version: null, fileId };
   }
   const resume = below.after === null ? [] : namesBelow(below.names, below.after);
   // Asked for each page of names: there may be millions that are not visible, and nothing is given away until one is.
@@ -167,8 +183,9 @@ async function* versionsBelow(
     return ids.slice(below.names.length);
   };
   for await (const child of walkTree({ list, follow }, below.fileId, resume)) {
-    if (!child.version || !isVisible(child, below.deleted)) continue;
-    yield { path: joinPath([...below.names, ...child.names]), version: child.version };
+    if (!child.thinned && !(child.version && isVisible(child, below.deleted))) continue;
+    const path = joinPath([...below.names, ...child.names]);
+    yield child.version ? { path, version: child.version } : { path, version: null, fileId: child.fileId };
   }
 }
 
@@ -201,6 +218,22 @@ async function storedVersions(
   });
 }
 
+async function thinnedVersions(
+  storage: Storage,
+  ref: ArchiveRef,
+  batch: readonly Found[],
+  seq: number,
+): Promise<ThinnedVersion[]> {
+  const thinned = batch.flatMap((each) => (each.version === null ? [each] : []));
+  if (thinned.length === 0) return [];
+  const files = thinned.map(({ fileId }) => fileId);
+  const next = await nextContents(storage.database, ref, files, seq);
+  return thinned.map(({ path }, i) => {
+    const version = next[i];
+    return { path, next: version ? { seq: version.seq, committedAt: version.committedAt.getTime() } : null };
+  });
+}
+
 /**
  * Versions of one path, newest first.
  * @param query.after the seq of the last version received, or null for the first page
@@ -229,6 +262,26 @@ export async function readHistory(
     ),
     more: page.length < rows.length,
   };
+}
+
+/**
+ * Versions of one path behind a seq, oldest first.
+ * @throws Problem not_found
+ */
+export async function readLaterHistory(
+  storage: Storage,
+  ref: ArchiveRef,
+  query: { path: Buffer; above: number; limit: number },
+): Promise<StoredVersion[]> {
+  const names = splitPath(query.path);
+  const ids = await followPath(storage.database, ref, names);
+  if (names.length === 0 || ids.length < names.length) throw noPath();
+  const rows = await listLaterHistory(storage.database, ref, ids.at(-1)!, query);
+  return storedVersions(
+    storage,
+    ref,
+    withinWeight(query.path, rows).map((version) => ({ path: query.path, version })),
+  );
 }
 
 /** As many rows as one message should hold, and at least one. */

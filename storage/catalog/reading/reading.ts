@@ -17,7 +17,18 @@ const sql = {
     `SELECT a.next_seq - 1 AS "newestSeq", now() AS now,
             (SELECT v.seq FROM versions v
               WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.committed_at < $3::timestamptz + interval '1 millisecond'
-              ORDER BY v.committed_at DESC, v.seq DESC LIMIT 1) AS "seqThen"
+              ORDER BY v.committed_at DESC, v.seq DESC LIMIT 1) AS "lastSeq",
+            (SELECT v.seq FROM versions v
+              WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.committed_at >= $3::timestamptz + interval '1 millisecond'
+              ORDER BY v.committed_at, v.seq LIMIT 1) AS "nextSeq",
+            (SELECT CASE WHEN r.finished_at < $3::timestamptz + interval '1 millisecond'
+                         THEN coalesce((SELECT n.before_seq FROM runs n
+                                         WHERE n.vault_id = $1 AND n.archive_id = $2 AND n.run_id > r.run_id
+                                         ORDER BY n.run_id LIMIT 1), a.next_seq - 1)
+                         ELSE r.before_seq END
+               FROM runs r
+              WHERE r.vault_id = $1 AND r.archive_id = $2 AND r.started_at < $3::timestamptz + interval '1 millisecond'
+              ORDER BY r.started_at DESC, r.run_id DESC LIMIT 1) AS "runSeq"
        FROM archives a WHERE a.vault_id = $1 AND a.archive_id = $2`,
   ),
 
@@ -43,7 +54,7 @@ const sql = {
     `SELECT folder.ordinal::int - 1 AS folder, child.*
        FROM unnest($4::bigint[]) WITH ORDINALITY AS folder (file_id, ordinal)
        CROSS JOIN LATERAL (
-         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.folder AND f.created_seq <= $3 AS implied,
+         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.created_seq <= $3 AS "wasMade",
                 v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime, v.weight
            FROM (SELECT * FROM files f
                   WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = folder.file_id AND f.name > $5
@@ -54,6 +65,22 @@ const sql = {
               WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = f.file_id AND v.seq <= $3
               ORDER BY v.seq DESC LIMIT 1) v ON true
           ORDER BY f.name) child`,
+  ),
+
+  wasMade: statement(
+    'files.wasMade',
+    `SELECT f.folder AS "isFolder", f.created_seq <= $4 AS "wasMade"
+       FROM files f WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id = $3`,
+  ),
+
+  nextContents: statement(
+    'versions.nextContents',
+    `SELECT x.ordinal::int - 1 AS i, v.seq, v.committed_at AS "committedAt"
+       FROM unnest($3::bigint[]) WITH ORDINALITY AS x (file_id, ordinal)
+      CROSS JOIN LATERAL (
+        SELECT v.seq, v.committed_at FROM versions v
+         WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = x.file_id AND v.seq > $4 AND NOT v.deleted
+         ORDER BY v.seq LIMIT 1) v`,
   ),
 
   latestVersion: statement(
@@ -70,6 +97,13 @@ const sql = {
       ORDER BY v.seq DESC LIMIT $5`,
   ),
 
+  laterHistory: statement(
+    'versions.laterHistory',
+    `SELECT ${versionColumns}, ${weight}
+       FROM versions v WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.file_id = $3 AND v.seq > $4
+      ORDER BY v.seq LIMIT $5`,
+  ),
+
   loadContents: statement(
     'versions.loadContents',
     `SELECT x.ordinal::int - 1 AS i, ${heavyColumns}
@@ -80,7 +114,9 @@ const sql = {
 };
 
 /**
- * The last seq committed by a moment, or the newest when none is given; 0 before the first commit.
+ * The last seq committed by a moment, or the newest when none is given; 0 before the first commit. Where retention has taken
+ * the versions that were committed last by then, it is known by the runs: all that one had committed when it ended, or when
+ * the one after it began. Of a moment in the middle of a run it may be earlier by what was taken.
  * @returns null when there is no such archive
  */
 export async function findMoment(
@@ -88,13 +124,18 @@ export async function findMoment(
   ref: ArchiveRef,
   at: Date | null,
 ): Promise<{ seq: number; at: Date } | null> {
-  const [row] = await db.query<{ newestSeq: number; seqThen: number | null; now: Date }>(sql.findMoment, [
-    ref.vault,
-    ref.archive,
-    at,
-  ]);
+  const [row] = await db.query<{
+    newestSeq: number;
+    now: Date;
+    lastSeq: number | null;
+    nextSeq: number | null;
+    runSeq: number | null;
+  }>(sql.findMoment, [ref.vault, ref.archive, at]);
   if (!row) return null;
-  return at ? { seq: row.seqThen ?? 0, at } : { seq: row.newestSeq, at: row.now };
+  if (!at) return { seq: row.newestSeq, at: row.now };
+  // A run may begin while what the one before it sent is still being committed.
+  const byRuns = Math.min(row.runSeq ?? 0, (row.nextSeq ?? row.newestSeq + 1) - 1);
+  return { seq: Math.max(row.lastSeq ?? 0, byRuns), at };
 }
 
 /** The ids along a path, as far as it exists: as many as it has names when all of it does. */
@@ -137,6 +178,8 @@ export interface ChildRow {
   isFolder: boolean;
   /** It is a folder at the moment because something lies in it. */
   implied: boolean;
+  /** Something was at this name by the moment, and retention has kept no version of it up to then. It may have been deleted by then. */
+  thinned: boolean;
   /** Its latest version at the moment. */
   version: VersionRow | null;
 }
@@ -156,7 +199,7 @@ export async function listFolders(
   folders: readonly number[],
   page: { seq: number; after: Buffer; limit: number },
 ): Promise<ChildRow[][]> {
-  type Row = { folder: number; name: Buffer; isFolder: boolean; implied: boolean } & {
+  type Row = { folder: number; name: Buffer; isFolder: boolean; wasMade: boolean } & {
     [K in keyof VersionRow]: VersionRow[K] | null;
   };
   const rows = await db.query<Row>(sql.listFolders, [
@@ -168,12 +211,13 @@ export async function listFolders(
     page.limit,
   ]);
   const children: ChildRow[][] = folders.map(() => []);
-  for (const { folder, name, isFolder, implied, ...version } of rows) {
+  for (const { folder, name, isFolder, wasMade, ...version } of rows) {
     children[folder]!.push({
       name,
       fileId: version.fileId!,
       isFolder,
-      implied,
+      implied: isFolder && wasMade,
+      thinned: !isFolder && wasMade && version.seq === null,
       version: version.seq === null ? null : (version as VersionRow),
     });
   }
@@ -188,6 +232,45 @@ export async function latestVersion(
 ): Promise<VersionRow | null> {
   const [row] = await db.query<VersionRow>(sql.latestVersion, [ref.vault, ref.archive, fileId, seq]);
   return row ?? null;
+}
+
+/** Whether something was at a name by a seq of which it has no version: `thinned` of what is listed. */
+export async function isThinned(db: Database, ref: ArchiveRef, fileId: number, seq: number): Promise<boolean> {
+  const [row] = await db.query<{ isFolder: boolean; wasMade: boolean }>(sql.wasMade, [
+    ref.vault,
+    ref.archive,
+    fileId,
+    seq,
+  ]);
+  return row?.wasMade === true && !row.isFolder;
+}
+
+/** The first version with content of each file behind a seq, in the order asked; undefined: there is none. */
+export async function nextContents(
+  db: Database,
+  ref: ArchiveRef,
+  files: readonly number[],
+  seq: number,
+): Promise<({ seq: number; committedAt: Date } | undefined)[]> {
+  const rows = await db.query<{ i: number; seq: number; committedAt: Date }>(sql.nextContents, [
+    ref.vault,
+    ref.archive,
+    packArray(files),
+    seq,
+  ]);
+  const next = new Array<{ seq: number; committedAt: Date } | undefined>(files.length);
+  for (const { i, ...version } of rows) next[i] = version;
+  return next;
+}
+
+/** Versions of one file behind a seq, oldest first. */
+export async function listLaterHistory(
+  db: Database,
+  ref: ArchiveRef,
+  fileId: number,
+  page: { above: number; limit: number },
+): Promise<VersionRow[]> {
+  return db.query<VersionRow>(sql.laterHistory, [ref.vault, ref.archive, fileId, page.above, page.limit]);
 }
 
 /** Versions of one file below a seq, newest first. */

@@ -1,6 +1,7 @@
 /** Restores to a browser or a program: planned, fetched as a zip or tar, and looked up afterwards. */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
+import { printablePath } from '../../../../protocol/paths.ts';
 import { Problem } from '../../../../protocol/problems.ts';
 import { exportType } from '../../../../protocol/sealed-export.ts';
 import { fenceDefaults, openFence } from '../../../../storage/archive/checking/fence.ts';
@@ -106,12 +107,10 @@ export async function count(
   const release = await deps.slots.versionStreams.take(requester, ctx.state.signal);
   const tooLong = AbortSignal.timeout(restorePlanMs);
   try {
-    return await planRestore(
-      deps.storage,
-      target,
-      { paths, moment, deleted },
-      AbortSignal.any([ctx.state.signal, tooLong]),
-    );
+    const signal = AbortSignal.any([ctx.state.signal, tooLong]);
+    const plan = await planRestore(deps.storage, target, { paths, moment, deleted }, signal);
+    assertFound(plan);
+    return plan;
   } catch (error) {
     if (!tooLong.aborted || ctx.state.signal.aborted) throw error;
     throw new Problem(
@@ -122,6 +121,18 @@ export async function count(
   } finally {
     release();
   }
+}
+
+/** @throws Problem not_found: none of the paths is there, as when one was mistyped */
+function assertFound({ missingPaths, files, folders, links, gone, thinned, seq }: RestorePlan): void {
+  const [path] = missingPaths;
+  if (!path || files + folders + links + gone + thinned > 0) return;
+  const more = missingPaths.length > 1 ? `, nor at ${missingPaths.length - 1} more` : '';
+  throw new Problem(
+    'not_found',
+    `the archive holds nothing at ${printablePath(path)}${more} as of this moment: browse or search it, or name another moment`,
+    { field: 'paths', seq },
+  );
 }
 
 const types = { zip: 'application/zip', tar: 'application/x-tar', export: exportType } as const;
