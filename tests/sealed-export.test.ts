@@ -217,6 +217,18 @@ test('what is in it is listed without a key; one path of it is restored', async 
   expect(readFileSync(join(to, 'ünïcode', 'größe'))).toEqual(readFileSync(join(wantedPath, 'größe')));
 });
 
+test('a path of which it holds nothing is not there: that is said, and what to look at', async () => {
+  const { agent, file } = own.custom;
+  const { exitCode, events } = await agent.run('open-export', file, '/nope', '--to', newFolder());
+  expect([exitCode, events.at(-1)]).toMatchObject([1, { event: 'error', code: 'not_found' }]);
+  expect(events.at(-1)!.message).toMatch(/^the export holds nothing at \/nope\. What it holds: .*open-export .* --list$/);
+  // Of what was cut off nobody can say so.
+  const cut = join(scratch, 'cut before it');
+  writeFileSync(cut, readFileSync(file).subarray(0, -1));
+  const ofCut = await agent.run('open-export', cut, '/nope', '--to', newFolder());
+  expect([ofCut.exitCode, ofCut.events.at(-1)]).toMatchObject([3, { outcome: 'incomplete', export: 'cut_off' }]);
+});
+
 test('run again it goes on, and what is there already is left', async () => {
   const to = newFolder();
   const { agent, file } = own.custom;

@@ -32,7 +32,10 @@ export function withAtOption(command: Command): Command {
   return command.option(
     '--at <time>',
     "as it was then: '2026-03-01', '2026-03-01 14:30', an ISO time, or '3d' ago",
-    checked((text) => parseMoment(text, Date.now()), "is not a time such as '2026-03-01 14:30' or '3d'"),
+    checked(
+      (text) => parseMoment(text, Date.now()),
+      "is not a time since 1970 such as '2026-03-01' (to its end), '2026-03-01 14:30', '2026-03-01T14:30:00Z' or '3d' (ago)",
+    ),
   );
 }
 

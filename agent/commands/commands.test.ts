@@ -64,6 +64,10 @@ describe('what people write', () => {
     ['2026-02-31', null],
     ['yesterday', null],
     ['2026', null],
+    ['1970-01-01T00:00:00Z', 0],
+    ['1969-12-31T23:59:59.999Z', null],
+    ['0000-01-01T00:00:00Z', null],
+    ['3000w', null],
   ])('moment %s', (text, expected) => expect(parseMoment(text, now)).toBe(expected));
 });
 

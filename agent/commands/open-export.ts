@@ -10,10 +10,12 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { pathFault } from '../../protocol/paths.ts';
+import { Problem } from '../../protocol/problems.ts';
 import type { ExportHeader, ExportLeftOut } from '../../protocol/sealed-export.ts';
 import { ExportSource } from '../export/export-source.ts';
 import { type ExportSink, readVersion, type ScannedExport, scanExport } from '../export/scan-export.ts';
 import { commonFolder } from '../files/path-rules.ts';
+import { isNotThere } from '../restore/asked-versions.ts';
 import { restore } from '../restore/restore.ts';
 import type { RestoreProgress } from '../restore/types.ts';
 import { ExportIndex } from '../state/export-index.ts';
@@ -224,9 +226,29 @@ async function restoreExport({ file, to, within, options, output, signal }: Open
       fields: { ...aboutScanned(scanned), unreadable: unreadable.count },
     });
     return complete ? exitCodes.ok : exitCodes.incomplete;
+  } catch (error) {
+    if (within === null || !isNotThere(error)) throw error;
+    stopMeter();
+    const isWhole = scanned.fault === null && scanned.leftOut === 0 && unreadable.count === 0;
+    return tellNothingThere({ file, within, output }, isWhole, { ...aboutScanned(scanned), unreadable: unreadable.count });
   } finally {
     stopMeter();
   }
+}
+
+/** @throws Problem not_found; of an export that is not whole nobody can say that it is not there, so that is told only */
+function tellNothingThere(
+  { file, within, output }: Pick<Opening, 'file' | 'within' | 'output'>,
+  isWhole: boolean,
+  fields: object,
+): number {
+  const where = pathInWords(within!);
+  const list = file === '-' ? 'open-export - --list' : `open-export ${file} --list`;
+  const next = `What it holds: npm run agent -- ${list}`;
+  if (isWhole) throw new Problem('not_found', `the export holds nothing at ${where}. ${next}`, { field: 'path' });
+  output.note(`What can be read of the export holds nothing at ${where}. ${next}`);
+  output.emit('end', { outcome: 'incomplete', ...fields });
+  return exitCodes.incomplete;
 }
 
 /** The first reading. Ends at once when there are no keys to open it with. */

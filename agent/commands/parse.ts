@@ -41,9 +41,14 @@ export function parseDuration(text: string): number | null {
 
 /**
  * A moment, in milliseconds since the epoch: '2026-03-01' (its last moment), '2026-03-01 14:30', an ISO time, or how
- * long ago, '3d'. What names no time zone is local time.
+ * long ago, '3d'. What names no time zone is local time. What is before 1970 cannot be asked of a server.
  */
 export function parseMoment(text: string, now: number): number | null {
+  const moment = parseAnyMoment(text, now);
+  return moment === null || moment < 0 ? null : moment;
+}
+
+function parseAnyMoment(text: string, now: number): number | null {
   const ago = parseDuration(text.replace(/\s+ago\s*$/i, ''));
   if (ago !== null) return now - ago;
   const day = /^\s*(\d{4})-(\d{2})-(\d{2})\s*$/.exec(text);

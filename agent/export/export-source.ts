@@ -6,8 +6,9 @@ import type { FileHandle } from 'node:fs/promises';
 import type { BlockFrame } from '../../protocol/block-frames.ts';
 import { hashAt, hashCount } from '../../protocol/hashes.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
-import { joinPath } from '../../protocol/paths.ts';
-import { isAtOrBelow } from '../files/path-rules.ts';
+import { joinPath, printablePath } from '../../protocol/paths.ts';
+import { Problem } from '../../protocol/problems.ts';
+import { commonFolder, isAtOrBelow } from '../files/path-rules.ts';
 import type { RestoreSource } from '../restore/types.ts';
 import type { ExportIndex, ExportPlace } from '../state/export-index.ts';
 import { readVersion, type ScannedExport } from './scan-export.ts';
@@ -19,7 +20,7 @@ const gapBytesMax = 16 * 1024;
 export interface ExportSourceOptions {
   file: Pick<FileHandle, 'read'>;
   index: Pick<ExportIndex, 'find' | 'versions'>;
-  scanned: Pick<ScannedExport, 'header'>;
+  scanned: Pick<ScannedExport, 'header' | 'chosen'>;
   /** Told of a version that cannot be read at all; not even its path is known. */
   onUnreadable: (at: number) => void;
 }
@@ -31,13 +32,20 @@ export class ExportSource implements RestoreSource {
     this.#options = options;
   }
 
+  /** @throws Problem not_found, field `path`, as a server: a part was asked for of which the export holds nothing */
   async versions(
     _archive: number,
     query: { path?: Uint8Array },
     signal?: AbortSignal,
   ): Promise<{ seq: number; at: number; versions: AsyncIterable<StoredVersion> }> {
-    const { seq, at } = this.#options.scanned.header;
-    return { seq, at, versions: this.#versionsBelow(Buffer.from(query.path ?? joinPath([])), signal) };
+    const { header, chosen } = this.#options.scanned;
+    const path = Buffer.from(query.path ?? joinPath([]));
+    const versions = this.#versionsBelow(path, signal);
+    const first = await versions.next();
+    // All of an export may be nothing, where nothing was at what was chosen.
+    if (first.done && !isAtOrBelow(commonFolder(chosen), path))
+      throw new Problem('not_found', `the export holds nothing at ${printablePath(path)}`, { field: 'path' });
+    return { seq: header.seq, at: header.at, versions: withFirst(first, versions) };
   }
 
   async *#versionsBelow(above: Buffer, signal: AbortSignal | undefined): AsyncGenerator<StoredVersion> {
@@ -100,6 +108,12 @@ export class ExportSource implements RestoreSource {
     }
     return buffer;
   }
+}
+
+async function* withFirst<T>(first: IteratorResult<T, unknown>, rest: AsyncGenerator<T>): AsyncGenerator<T> {
+  if (first.done) return;
+  yield first.value;
+  yield* rest;
 }
 
 /** Neighbours together. Places do not overlap, and each is read at least alone, whatever its length. */

@@ -41,7 +41,7 @@ interface Opened {
   unreadable: number[];
 }
 
-async function opened(bytes: Buffer): Promise<Opened> {
+async function opened(bytes: Buffer, within?: Buffer): Promise<Opened> {
   writeFileSync(`${scratch.path}/export`, bytes);
   const file = await open(`${scratch.path}/export`);
   using index = new ExportIndex();
@@ -52,7 +52,7 @@ async function opened(bytes: Buffer): Promise<Opened> {
       named: (...place) => index.add(...place),
     });
     const client = new ExportSource({ file, index, scanned, onUnreadable: (at) => unreadable.push(at) });
-    const base = commonFolder(scanned.chosen);
+    const base = within ?? commonFolder(scanned.chosen);
     const report = await restore({ client, keys: keyring, archive, vault, to, path: base, base });
     return { scanned, report, unreadable };
   } finally {
@@ -97,6 +97,16 @@ test('gives back what was put in, by the folder that was chosen', async () => {
 test('one with nothing in it restores nothing', async () => {
   const { scanned, report } = await opened(ended(await framesOf(from)));
   expect([scanned.fault, scanned.versions, report.complete, files()]).toEqual([null, 0, true, {}]);
+});
+
+test('a part of which there is nothing in it is refused as a server refuses it, and all of one that is empty is not', async () => {
+  await smallArchive();
+  const bytes = ended(await framesOf(from, '/d'));
+  const part = (path: string) => opened(bytes, Buffer.from(path));
+  await expect(part('/d/no')).rejects.toMatchObject({ code: 'not_found', extras: { field: 'path' } });
+  await expect(part('/nope')).rejects.toMatchObject({ code: 'not_found' });
+  expect((await part('/d/sub')).report).toMatchObject({ complete: true, counts: { filesRestored: 1 } });
+  expect((await opened(ended(await framesOf(from, '/gone')))).report).toMatchObject({ complete: true });
 });
 
 describe('what is no export', () => {
