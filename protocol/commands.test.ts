@@ -41,6 +41,7 @@ describe('a frame of the channel', () => {
     [{ type: 'heartbeat' }],
     [{ type: 'cancel', id: 7 }],
     [{ type: 'command', command: restore }],
+    [{ type: 'command', command: { ...restore, restore: 12 } }],
     [{ type: 'command', command: { ...restore, target: { original: true } } }],
     [{ type: 'command', command: { id: 8, kind: 'browse', path: null, after: null, limit: 1_000 } }],
   ])('%# is heard as it was said', (frame) => {

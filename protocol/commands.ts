@@ -24,6 +24,8 @@ export const restoredPermissions = ['current', 'original'] as const;
 export const RestoreCommand = z.object({
   id,
   kind: z.literal('restore'),
+  /** The number by which people know it, as the server shows it to them. Servers before it was told say none. */
+  restore: id.optional(),
   /** Of the same user's vault; of this device or another of its user. */
   archive: count,
   sourceGuid: guid,

@@ -230,7 +230,10 @@ async function restoreExport({ file, to, within, options, output, signal }: Open
     if (within === null || !isNotThere(error)) throw error;
     stopMeter();
     const isWhole = scanned.fault === null && scanned.leftOut === 0 && unreadable.count === 0;
-    return tellNothingThere({ file, within, output }, isWhole, { ...aboutScanned(scanned), unreadable: unreadable.count });
+    return tellNothingThere({ file, within, output }, isWhole, {
+      ...aboutScanned(scanned),
+      unreadable: unreadable.count,
+    });
   } finally {
     stopMeter();
   }

@@ -18,6 +18,7 @@ export function commandOf(row: OpenCommand): Command[] {
     {
       id,
       kind: 'restore',
+      ...(row.restore !== null && { restore: row.restore }),
       archive: row.archive!,
       sourceGuid: row.sourceGuid!,
       sourcePlatform: row.sourcePlatform ?? 'other',

@@ -49,6 +49,7 @@ test('is queued while the device is away, told when it comes, and in the history
   const command = await follower.restore();
   expect(follower.frames[0]).toEqual({ type: 'hello', heartbeatSeconds: 20 });
   expect(command).toMatchObject({
+    restore: id,
     archive: engine.ref.archive,
     sourceGuid: holder.guid,
     sourcePlatform: 'linux',

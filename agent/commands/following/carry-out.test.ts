@@ -84,6 +84,16 @@ test('a restore that was not done, or not all of it, is an exit code', async () 
   expect(said.at(-1)).toEqual({ event: 'end', commands: 3, notWhole: 2 });
 });
 
+test('a restore is called by the number that the server shows, where it tells one', async () => {
+  server.commands.open = [{ ...restore(2), restore: 10 } as Told, restore(3)];
+  expect(await carryOut()).toBe(3);
+  const told = said.filter(({ event }) => event === 'push_end');
+  expect(told.map(({ id, restore }) => [id, restore])).toEqual([
+    [2, 10],
+    [3, undefined],
+  ]);
+});
+
 test('a command that is not understood is one, and has failed', async () => {
   server.commands.open = [{ ...restore(2), paths: [] } as Told];
   expect(await carryOut()).toBe(3);

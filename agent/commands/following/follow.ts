@@ -11,6 +11,7 @@ import { type Registration, readRegistration } from '../../state/registration.ts
 import type { Output } from '../output.ts';
 import { clientOf } from '../session.ts';
 import { bytesInWords, countInWords, durationInWords, pathForJson, pathInWords } from '../words.ts';
+import { RestoreNumbers } from './restore-numbers.ts';
 
 export interface FollowingWorld {
   client: Client;
@@ -36,11 +37,11 @@ export async function followCommands(
   const { signal } = options;
   const { output } = world;
   try {
-    const follower = makeFollower(world, options);
+    const { follower, hear } = makeFollower(world, options);
     const channel = holdChannel({
       commands: world.client.commands,
       signal,
-      onFrame: (frame) => follower.onFrame(frame),
+      onFrame: hear,
       onEnd: (error, delayMs) => output.emit('channel_ended', { message: error.message, delayMs: Math.round(delayMs) }),
     });
     await Promise.all([channel, follower.run()]);
@@ -67,11 +68,11 @@ export async function carryOutCommands(
     const isWhole = event.type !== 'end_refused' && (event.type !== 'ended' || wholeOutcomes.has(event.end.outcome));
     if (!isWhole) notWhole.add(event.id);
   };
-  const follower = makeFollower(world, { push: true, signal: either, onEvent });
+  const { follower, hear } = makeFollower(world, { push: true, signal: either, onEvent });
   let commands = 0;
   const onFrame = (frame: ChannelFrame): void => {
     if (frame.type === 'command' || frame.type === 'unreadable') commands++;
-    follower.onFrame(frame);
+    hear(frame);
   };
   const work = follower.run();
   try {
@@ -94,10 +95,17 @@ interface Following {
   onEvent?: (event: FollowerEvent) => void;
 }
 
-function makeFollower(world: FollowingWorld, { push, signal, onEvent }: Following): Follower {
+interface Followed {
+  follower: Follower;
+  /** Takes what the channel says. */
+  hear: (frame: ChannelFrame) => void;
+}
+
+function makeFollower(world: FollowingWorld, { push, signal, onEvent }: Following): Followed {
   const { client, home, output } = world;
   const { platform, homes } = findHere();
-  return new Follower({
+  const numbers = new RestoreNumbers();
+  const follower = new Follower({
     commands: client.commands,
     openSource: () => {
       const source = clientOf(world.registration, output, { connections });
@@ -110,39 +118,55 @@ function makeFollower(world: FollowingWorld, { push, signal, onEvent }: Followin
     signal,
     onEvent: (event) => {
       onEvent?.(event);
-      tell(output, event);
+      tell(output, event, numbers);
     },
   });
+  const hear = (frame: ChannelFrame): void => {
+    numbers.hear(frame);
+    follower.onFrame(frame);
+  };
+  return { follower, hear };
 }
 
-function tell(output: Output, event: FollowerEvent): void {
-  if (event.type === 'ended') tellEnd(output, event.id, event.end);
+function tell(output: Output, event: FollowerEvent, numbers: RestoreNumbers): void {
+  const id = 'command' in event ? event.command.id : event.id;
+  const name = numbers.inWords(id);
+  const known = { id, ...numbers.of(id) };
+  if (event.type === 'ended') tellEnd(output, { name, known }, event.end);
   else if (event.type === 'left') {
-    output.note(`Unfinished files of restore ${event.id} could not be taken away: ${event.error.message}`);
-    output.emit('push_left', { id: event.id, message: event.error.message });
+    output.note(`Unfinished files of ${name} could not be taken away: ${event.error.message}`);
+    output.emit('push_left', { ...known, message: event.error.message });
   } else if (event.type === 'end_refused') {
-    output.note(`The server refuses what it was told of the end of restore ${event.id}: ${event.error.message}`);
-    output.emit('push_end_refused', { id: event.id, message: event.error.message });
+    output.note(`The server refuses what it was told of the end of ${name}: ${event.error.message}`);
+    output.emit('push_end_refused', { ...known, message: event.error.message });
   } else if (event.type === 'begun') {
     const { command } = event;
     const where = targetInWords(command);
     const what = `${countInWords(command.files)} files, ${bytesInWords(command.bytes)}`;
-    output.note(`Restoring ${what} to ${where}, as the server says (command ${command.id}).`);
-    output.emit('push_begun', { id: command.id, to: where, files: command.files, bytes: command.bytes });
+    output.note(`Restoring ${what} to ${where}, as the server says (${name}).`);
+    output.emit('push_begun', { ...known, to: where, files: command.files, bytes: command.bytes });
   } else {
-    const { command, error, delayMs } = event;
-    output.note(`Restore ${command.id} waits for ${durationInWords(delayMs)}: ${error.message}`);
-    output.emit('push_delayed', { id: command.id, message: error.message, delayMs: Math.round(delayMs) });
+    const { error, delayMs } = event;
+    output.note(`${capital(name)} waits for ${durationInWords(delayMs)}: ${error.message}`);
+    output.emit('push_delayed', { ...known, message: error.message, delayMs: Math.round(delayMs) });
   }
 }
 
-function tellEnd(output: Output, id: number, { outcome, counts, problems, why }: CommandEndRequest): void {
+const capital = (words: string): string => words.charAt(0).toUpperCase() + words.slice(1);
+
+function tellEnd(
+  output: Output,
+  { name, known }: { name: string; known: { id: number; restore?: number } },
+  { outcome, counts, problems, why }: CommandEndRequest,
+): void {
   const files = `${countInWords(counts.filesRestored)} files restored, ${countInWords(counts.filesIdentical)} there already`;
-  output.note(`Restore ${id} ${outcome}: ${files}, ${countInWords(counts.problems)} left out.${why ? ` ${why}` : ''}`);
+  output.note(
+    `${capital(name)} ${outcome}: ${files}, ${countInWords(counts.problems)} left out.${why ? ` ${why}` : ''}`,
+  );
   for (const { path, reason, detail } of problems)
     output.note(`  LEFT OUT: ${pathInWords(path)}: ${reason}${detail ? ` (${detail})` : ''}`);
   output.emit('push_end', {
-    id,
+    ...known,
     outcome,
     ...(why && { why }),
     ...counts,

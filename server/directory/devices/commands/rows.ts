@@ -58,7 +58,7 @@ const sql = {
   // As its device is told it.
   open: statement(
     'directory.openCommand',
-    `SELECT c.command_id AS id, c.guid::text AS guid, c.kind, c.state, c.body, r.archive_id AS archive, r.guid::text AS "sourceGuid",
+    `SELECT c.command_id AS id, c.guid::text AS guid, c.kind, c.state, c.body, c.restore_id AS restore, r.archive_id AS archive, r.guid::text AS "sourceGuid",
             r.selection, r.seq, r.pushed, r.planned_files AS files, r.planned_bytes AS bytes, s.platform AS "sourcePlatform"
        FROM device_commands c
        LEFT JOIN restore_requests r ON r.restore_id = c.restore_id
@@ -206,6 +206,7 @@ export function listOpenIds(db: Transaction, guids: readonly string[]): Promise<
 export interface OpenCommand extends OpenId {
   kind: CommandKind;
   body: { path: string | null; after: string | null; limit: number } | null;
+  restore: number | null;
   archive: number | null;
   sourceGuid: string | null;
   sourcePlatform: string | null;
