@@ -72,6 +72,18 @@ test('names and paths are text, and bytes where they are none, in answers and in
   expect((history.json.items as { version: number }[]).map(({ version }) => version)).toEqual([3]);
 });
 
+test('a folder may end with a slash; a file is refused as one, and names what it is', async () => {
+  const { json } = await ask('tree', { path: '/d' });
+  expect((await ask('tree', { path: '/d/' })).json).toEqual(json);
+  expect((await ask('history', { path: '/d/a b.txt/' })).json.items).toHaveLength(1);
+  const file = await ask('tree', { path: '/d/a b.txt' });
+  expect([file.status, file.json]).toMatchObject([409, { code: 'conflict', field: 'path', kind: 'file' }]);
+  expect(file.json.detail).toContain('devices history list');
+  // It was there at a moment, and is not now: a page with nothing in it.
+  expect((await ask('tree', { path: '/gone', seq: '5' })).status).toBe(409);
+  expect((await ask('tree', { path: '/gone' })).json.items).toEqual([]);
+});
+
 test('what was deleted is there on request; a time that is none is null', async () => {
   const { json } = await ask('tree', { deleted: '1' });
   const gone = (json.items as Record<string, unknown>[]).find(({ name }) => name === 'gone');
@@ -121,6 +133,8 @@ test.each<[what: string, query: Query, status: number, field: string]>([
   ['tree', { path: 'd' }, 400, 'path'],
   ['tree', { path: '' }, 400, 'path'],
   ['tree', { path: '/d/../d' }, 400, 'path'],
+  ['tree', { path: '/d//' }, 400, 'path'],
+  ['tree', { path: '//' }, 400, 'path'],
   ['tree', { path: '/d\0' }, 400, 'path'],
   ['tree', { path: '/d', pathBytes: 'L2Q' }, 400, 'pathBytes'],
   ['tree', { pathBytes: 'ZA' }, 400, 'pathBytes'],

@@ -68,10 +68,18 @@ export async function assertFollows(db: Transaction, target: DeviceTarget): Prom
  * @throws Problem path_invalid
  */
 export function devicePath(text: string, platform: string, field: string): Buffer {
-  const bytes = Buffer.from(platform === 'win32' ? windowsPath(text) : text);
-  return checkedPath(bytes, field);
+  return textPath(platform === 'win32' ? windowsPath(text) : text, field);
 }
 
+/**
+ * A path as people write it: a folder may end with a slash, as shells complete it.
+ * @throws Problem path_invalid
+ */
+export function textPath(text: string, field: string): Buffer {
+  return checkedPath(Buffer.from(text.replace(/(?<=[^/])\/$/, '')), field);
+}
+
+/** @throws Problem path_invalid */
 export function checkedPath(bytes: Buffer, field: string): Buffer {
   const fault = pathFault(bytes);
   if (fault) throw new Problem('path_invalid', `${field} is not a path: it ${fault}`, { field });

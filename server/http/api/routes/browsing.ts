@@ -6,13 +6,14 @@
  */
 import { z } from 'zod';
 import { limits } from '../../../../protocol/limits.ts';
-import { pathFault } from '../../../../protocol/paths.ts';
 import { Problem } from '../../../../protocol/problems.ts';
 import { browseFolder, browseVersions, type MomentAsked } from '../../../../storage/archive/reading/browse.ts';
 import { type Hit, searchArchive } from '../../../../storage/archive/reading/search.ts';
 import { searchBounds } from '../../../../storage/archive/reading/search-pattern.ts';
 import type { Shown } from '../../../../storage/catalog/reading/search.ts';
+import type { ArchiveRef, Storage } from '../../../../storage/storage.ts';
 import { assertMayBrowse } from '../../../directory/restores/may-browse.ts';
+import { checkedPath, textPath } from '../../../directory/restores/pushing/target.ts';
 import { wantedText } from '../../../directory/users/shapes.ts';
 import { deviceInPath, deviceParams, momentText, yesOrNo } from '../finders.ts';
 import { sendNow } from '../json-answers.ts';
@@ -29,6 +30,7 @@ const may = {
 const whole = z
   .string()
   .regex(/^\d{1,15}$/, 'is not a whole number')
+  .meta({ examples: ['12'] })
   .transform(Number);
 // Milliseconds of a date that there is.
 const bytesText = (max: number) =>
@@ -63,11 +65,21 @@ interface PlaceAsked {
 function pathOf({ path, pathBytes }: PlaceAsked): Buffer {
   if (path !== undefined && pathBytes)
     throw new Problem('malformed_request', 'a path is given as text or as bytes, not both', { field: 'pathBytes' });
-  const bytes = pathBytes ?? Buffer.from(path ?? '/');
-  const fault = pathFault(bytes);
-  const field = pathBytes ? 'pathBytes' : 'path';
-  if (fault) throw new Problem('path_invalid', `${field} is not a path: it ${fault}`, { field });
-  return bytes;
+  return pathBytes ? checkedPath(pathBytes, 'pathBytes') : textPath(path ?? '/', 'path');
+}
+
+/** An empty page is no answer about a file. @throws Problem conflict, field `path` */
+async function assertIsFolder(storage: Storage, ref: ArchiveRef, asked: { path: Buffer; seq: number }): Promise<void> {
+  const { path, seq } = asked;
+  const moment = { at: null, seq };
+  const [newest] = (await browseVersions(storage, ref, { path, moment, below: null, limit: 1 })).versions;
+  if (!newest || newest.deleted || newest.kind === 'directory') return;
+  const what = newest.kind === 'file' ? 'a file' : 'a symbolic link';
+  throw new Problem(
+    'conflict',
+    `this is ${what}, not a folder: to see its versions, ask for its history (devices history list)`,
+    { field: 'path', kind: newest.kind },
+  );
 }
 
 function momentOf({ at, seq }: { at?: Date | undefined; seq?: number | undefined }): MomentAsked {
@@ -171,7 +183,7 @@ export const browsingRoutes: readonly ApiRoute[] = [
     path: '/v1/devices/:guid/tree',
     tag,
     summary: 'Show a folder of an archive',
-    says: 'A page of it as of a moment, in byte order of names. The pages that follow are of the same moment, whatever is backed up meanwhile. One may come short, or empty, where much was deleted: there are more while `next` says so.',
+    says: 'A page of it as of a moment, in byte order of names. 409 with `kind` for what is no folder. The pages that follow are of the same moment, whatever is backed up meanwhile. One may come short, or empty, where much was deleted: there are more while `next` says so.',
     may,
     params: deviceParams,
     query: z.strictObject({
@@ -189,13 +201,16 @@ export const browsingRoutes: readonly ApiRoute[] = [
     async read({ deps, caller, target, query }) {
       await assertMayBrowse(deps.directory.database, caller.actor!, target);
       const { moment, from } = readCursor(FolderCursor, query.after, momentOf(query));
+      const path = pathOf(query);
       const { seq, prunedAt, entries, next } = await browseFolder(deps.storage, target, {
-        path: pathOf(query),
+        path,
         moment,
         deleted: query.deleted,
         after: from && Buffer.from(from.name, 'base64url'),
         limit: query.limit,
       });
+      if (entries.length === 0 && next === null && from === null)
+        await assertIsFolder(deps.storage, target, { path, seq });
       return {
         seq,
         prunedAt: iso(prunedAt),

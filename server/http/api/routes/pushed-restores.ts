@@ -127,7 +127,8 @@ async function askDevice(
   const seen = await readChannel(database, { tenant: target.tenant, guid: target.id });
   if (!seen?.isOpen) {
     const since = seen ? `; it was there last at ${seen.heardAt.toISOString()}` : ', and its agent never was';
-    throw new Problem('device_away', `the device is not connected${since}`, {
+    const next = "It is while 'npm run agent -- watch', or a service that runs it, follows the server there: start that";
+    throw new Problem('device_away', `the device is not connected${since}. ${next}`, {
       retryAfterSeconds: 60,
       lastConnectedAt: seen?.heardAt.toISOString() ?? null,
     });

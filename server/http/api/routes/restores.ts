@@ -15,7 +15,7 @@ import {
   read as readRestore,
 } from '../../../directory/restores/history.ts';
 import { requireOpenable } from '../../../directory/restores/keyring.ts';
-import { checkedPath } from '../../../directory/restores/pushing/target.ts';
+import { checkedPath, textPath } from '../../../directory/restores/pushing/target.ts';
 import { assertToBegin, cancel, planned } from '../../../directory/restores/requests.ts';
 import { formatOf } from '../../../directory/restores/rows.ts';
 import {
@@ -66,13 +66,13 @@ const may = { ...permissions, target: restoreInPath };
 
 /** @throws Problem path_invalid; out_of_bounds, field `paths` */
 export function pathsOf({ paths, pathBytes }: Pick<PlanRestore, 'paths' | 'pathBytes'>): Buffer[] {
-  const all = [
-    ...paths.map((path, index) => ({ bytes: Buffer.from(path), field: `paths.${index}` })),
-    ...pathBytes.map((path, index) => ({ bytes: Buffer.from(path, 'base64url'), field: `pathBytes.${index}` })),
-  ];
-  if (all.length === 0 || all.length > selectionPathsMax)
+  const chosen = paths.length + pathBytes.length;
+  if (chosen === 0 || chosen > selectionPathsMax)
     throw new Problem('out_of_bounds', `a restore is of 1 to ${selectionPathsMax} paths`, { field: 'paths' });
-  return all.map(({ bytes, field }) => checkedPath(bytes, field));
+  return [
+    ...paths.map((path, index) => textPath(path, `paths.${index}`)),
+    ...pathBytes.map((path, index) => checkedPath(Buffer.from(path, 'base64url'), `pathBytes.${index}`)),
+  ];
 }
 
 /** The moment as it was asked for; null: by its seq, or now. */
