@@ -18,8 +18,8 @@ const row = (id: number, name: string) => ({
 describe('a table', () => {
   test('has the columns of the schema, what everything has last, and is aligned', () => {
     const { lines, leftOut } = tableLines([row(1, 'anna'), row(12, 'bo')], page, null);
-    expect(lines[0]).toMatch(/^id {2}name {2}state {3}organization {2}createdAt {9}version$/);
-    expect(lines[1]).toMatch(/^1 {3}anna {2}active {2}Sales \(3\) {5}2026-03-01 \d\d:20 {2}1$/);
+    expect(lines[0]).toMatch(/^id {2}name {2}state {3}organization {2}createdAt {12}version$/);
+    expect(lines[1]).toMatch(/^1 {3}anna {2}active {2}Sales \(3\) {5}2026-03-01 \d\d:20:30 {2}1$/);
     expect(lines[2]!.indexOf('bo')).toBe(lines[1]!.indexOf('anna'));
     expect(leftOut).toEqual([]);
   });
@@ -32,6 +32,14 @@ describe('a table', () => {
     expect(lines[0]!.startsWith('id')).toBe(true);
     // The least wanted go first.
     if (leftOut.length > 0) expect(leftOut.at(-1)).toBe('version');
+  });
+
+  test('shows moments whole, or not at all', () => {
+    for (let width = 30; width <= 120; width++) {
+      const { lines, leftOut } = tableLines([row(1, 'x'.repeat(300))], page, width);
+      const isWhole = /2026-03-01 \d\d:20:30/.test(lines[1]!);
+      expect([width, isWhole]).toEqual([width, !leftOut.includes('createdAt')]);
+    }
   });
 
   test('shows what an item has beside its schema', () => {
@@ -80,14 +88,14 @@ describe('the last run of a device', () => {
     [
       'that ended',
       { finishedAt: '2026-03-01T10:40:30.000Z', outcome: 'completed', reason: '' },
-      /^completed 2026-03-01 \d\d:40$/,
+      /^completed 2026-03-01 \d\d:40:30$/,
     ],
     [
       'that failed',
       { finishedAt: '2026-03-01T10:40:30.000Z', outcome: 'failed', reason: 'disk\nfull' },
-      /^failed 2026-03-01 \d\d:40 \(disk\\x0afull\)$/,
+      /^failed 2026-03-01 \d\d:40:30 \(disk\\x0afull\)$/,
     ],
-    ['that goes on', { finishedAt: null, outcome: null, reason: '' }, /^under way since 2026-03-01 \d\d:20$/],
+    ['that goes on', { finishedAt: null, outcome: null, reason: '' }, /^under way since 2026-03-01 \d\d:20:30$/],
   ])('%s is words in a table', (_what, ending, shown) => {
     const { lines } = tableLines([{ guid: '5', lastRun: { ...run, ...ending, counts } }], {}, null);
     expect(lines[1]!.replace(/^5 +/, '')).toMatch(shown);

@@ -4,8 +4,8 @@ import { cut, padded, printable, widthOf } from './printable.ts';
 import { valueInWords } from './words.ts';
 
 const gap = '  ';
-/** A column is not made narrower than this: it is left out instead. */
-const columnWidthMin = 16;
+/** A column is not made narrower than this, which shows a moment: it is left out instead. */
+const columnWidthMin = 19;
 /** Stand last, and are left out first: true of everything, or long. */
 const leastWanted = ['createdAt', 'path', 'description', 'permissions', 'details', 'version', 'hash'];
 
