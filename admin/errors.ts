@@ -12,6 +12,12 @@ export class UsageError extends Error {
   override name = 'UsageError';
 }
 
+/** It was answered, and what the answer says is that it cannot be done, or that there was nothing to do it to. */
+export class NotAsAsked extends Error {
+  readonly code = 'not_as_asked';
+  override name = 'NotAsAsked';
+}
+
 /** No connection, or one that broke, or an answer that stayed away or was cut off. */
 export class ConnectionLost extends Error {
   readonly code = 'connection_lost';

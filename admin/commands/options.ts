@@ -11,7 +11,8 @@ import { printable } from './printable.ts';
 /** What every command may have; a field of that name goes by `--body.json` or `--query.json`. */
 const reserved = ['json', 'all', 'output', 'yes', 'body', 'if-match', 'idempotency-key', 'help', 'version'];
 
-interface Given {
+/** An option of a command, and what the person gave with it. */
+export interface GivenOption {
   field: Field;
   in: 'query' | 'body';
   /** With the dashes. */
@@ -22,16 +23,16 @@ interface Given {
 
 /** What the person gave, filled while the command line is parsed. */
 export interface GivenOptions {
-  fields: Given[];
+  fields: GivenOption[];
 }
 
 export function addFieldOptions(command: Command, operation: Operation): GivenOptions {
   const taken = new Set(reserved);
-  const add = (field: Field, where: Given['in']): Given => {
+  const add = (field: Field, where: GivenOption['in']): GivenOption => {
     const name = field.path.map(kebab).join('.');
     const free = taken.has(name) ? `${where}.${name}` : name;
     taken.add(free);
-    const given: Given = {
+    const given: GivenOption = {
       field,
       in: where,
       flag: `--${free}${field.secret ? '-file' : ''}`,
@@ -50,7 +51,7 @@ export function addFieldOptions(command: Command, operation: Operation): GivenOp
   return { fields: [...query.map((field) => add(field, 'query')), ...body.map((field) => add(field, 'body'))] };
 }
 
-function declare(command: Command, given: Given): void {
+function declare(command: Command, given: GivenOption): void {
   const { field, flag } = given;
   // Of an object that is taken apart the parts are shown; whole it can be given all the same.
   const option = new Option(`${flag} ${placeOf(field)}`, describe(given)).hideHelp(field.isTakenApart);
@@ -86,7 +87,7 @@ function placeOf({ kind, secret, item, path }: Field): string {
   return `<${words[kind]}>`;
 }
 
-function describe({ field, in: where }: Given): string {
+function describe({ field, in: where }: GivenOption): string {
   const notes = [
     field.required ? 'needed' : '',
     field.choices.length > 0 ? `one of: ${field.choices.join(', ')}` : '',
@@ -147,7 +148,7 @@ export async function readBody(
   return body;
 }
 
-function givenValue({ field, flag, texts, isNull }: Given): unknown {
+function givenValue({ field, flag, texts, isNull }: GivenOption): unknown {
   if (isNull && texts.length > 0) throw new UsageError(`${flag} is given, and as none as well`);
   if (isNull) return null;
   refuseRepeated(field, flag, texts);
@@ -159,8 +160,8 @@ function givenValue({ field, flag, texts, isNull }: Given): unknown {
 }
 
 /** From the files that were named; one that is needed and was not is asked for, where somebody is there to ask. */
-async function readSecrets(fields: readonly Given[], body: object): Promise<Map<Given, string>> {
-  const secrets = new Map<Given, string>();
+async function readSecrets(fields: readonly GivenOption[], body: object): Promise<Map<GivenOption, string>> {
+  const secrets = new Map<GivenOption, string>();
   for (const given of fields.filter(({ field }) => field.secret)) {
     const { field, flag, texts } = given;
     refuseRepeated(field, flag, texts);
@@ -180,7 +181,7 @@ function readBodyOption(text: string): unknown {
   }
 }
 
-function refuseMissing(missing: readonly Given[]): void {
+function refuseMissing(missing: readonly GivenOption[]): void {
   if (missing.length > 0) throw new UsageError(`missing: ${missing.map(({ flag }) => flag).join(', ')}   (see --help)`);
 }
 

@@ -1,6 +1,7 @@
 /** What a command says: results on stdout, everything else on stderr, so that a script reads results alone. */
 import { Problem } from '../../protocol/problems.ts';
 import { ConnectionLost, exitCodes, UsageError } from '../errors.ts';
+import { ProblemOfOptions } from './at-fault.ts';
 import { printable, printableJson, printableLines } from './printable.ts';
 
 /** A line for people that is no result. */
@@ -40,12 +41,13 @@ function errorForScripts(failure: Error): object {
   return { code: (failure as { code?: unknown }).code ?? failure.name, detail: failure.message };
 }
 
-/** The problem's own words, the field at fault, and what to do next. */
+/** The problem's own words, the option or field at fault, and what to do next. */
 export function problemInWords(problem: Problem): string {
-  const { field } = problem.extras;
+  const ofOptions = problem instanceof ProblemOfOptions ? problem : null;
+  const field = ofOptions?.atFault ?? problem.extras.field;
   const where = field === undefined ? '' : ` (${fieldInWords(field)})`;
   const next = adviceFor(problem);
-  return `${problem.message}${where}${next === null ? '' : `\n${next}`}`;
+  return `${ofOptions?.inWords ?? problem.message}${where}${next === null ? '' : `\n${next}`}`;
 }
 
 function fieldInWords(field: string): string {

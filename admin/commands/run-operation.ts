@@ -3,13 +3,15 @@ import { randomUUID } from 'node:crypto';
 import { type Answer, type Asked, collect } from '../client/connection.ts';
 import { hasNextPage, isPage, isStream, listIn, type Operation } from '../document/operations.ts';
 import type { Schema } from '../document/schema.ts';
-import { NotAServer, UsageError } from '../errors.ts';
+import { NotAServer, NotAsAsked, UsageError } from '../errors.ts';
+import { saidOfOptions } from './at-fault.ts';
 import { confirmDanger, filled, isDangerous } from './dangerous.ts';
 import { type GivenOptions, readBody, readQuery } from './options.ts';
 import { note, say, sayJson, sayJsonLine, terminalWidth, withOutcome } from './output.ts';
 import { ask, type Session } from './session.ts';
 import { passOn } from './streams.ts';
 import { detailLines, tableLines } from './table.ts';
+import { type Verdict, verdictOn } from './verdicts.ts';
 
 /** What every command may be told, whatever it asks. */
 export interface CommonOptions {
@@ -34,7 +36,7 @@ export interface Invocation {
 /** Of an answer that is collected whole. */
 const answerBytesMax = 64 * 1024 * 1024;
 
-/** @throws UsageError before anything is sent; Problem, ConnectionLost, SignInNeeded */
+/** @throws UsageError before anything is sent; Problem, ConnectionLost, SignInNeeded; NotAsAsked by what was answered */
 export async function runOperation(session: Session, invocation: Invocation): Promise<void> {
   const { operation, operations, params, given, common } = invocation;
   if (params.some((param) => param === '' || param === '.' || param === '..'))
@@ -52,15 +54,23 @@ export async function runOperation(session: Session, invocation: Invocation): Pr
   if (isDangerous(operation) && !common.yes) await confirmDanger(session, operation, params, operations);
   const send = (more: URLSearchParams): Promise<Answer> =>
     sendAsked(session, operation, { ...asked, path: pathOf(operation, params, more) }).catch((error: unknown) => {
-      throw withOutcome(error, { isReading, key });
+      throw withOutcome(saidOfOptions(error, given.fields, { hasBody: common.body !== undefined }), { isReading, key });
     });
 
   if (isStream(operation)) return passOn(await send(query), common.output ?? null);
   if (common.all && hasNextPage(operation)) return sayAll(operation, query, send, common);
   const answer = await jsonOf(await send(query));
-  if (common.json) return sayJson(answer);
-  if (isPage(operation)) sayPage(operation, readPage(operation, answer));
-  else say(detailLines(answer));
+  const verdict = verdictOn(operation, params, answer);
+  if (common.json) sayJson(answer);
+  else sayAnswer(operation, answer, verdict);
+  if (verdict?.isFailure) throw new NotAsAsked(verdict.says);
+}
+
+function sayAnswer(operation: Operation, answer: unknown, verdict: Verdict | null): void {
+  if (!isPage(operation)) say(detailLines(answer));
+  // A list that was refused is not one with nothing in it.
+  else if (!verdict?.isFailure) sayPage(operation, readPage(operation, answer));
+  if (verdict && !verdict.isFailure) note(verdict.says);
 }
 
 function headersOf({ ifMatch }: CommonOptions, key: string | null): Record<string, string> {
@@ -109,8 +119,9 @@ const itemSchema = (operation: Operation): Schema =>
 
 function sayPage(operation: Operation, { items, next, rest }: Page): void {
   sayTable(operation, items);
-  say(detailLines(rest));
-  if (next !== null) note(`There is more: --all, or --after ${next}`);
+  const { fault, ...about } = rest as { fault?: unknown };
+  say(detailLines(fault === null ? about : rest));
+  if (next !== null) note(`There is more: ${hasNextPage(operation) ? '--all, or ' : ''}--after ${next}`);
 }
 
 function sayTable(operation: Operation, items: readonly unknown[]): void {

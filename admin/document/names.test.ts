@@ -3,7 +3,7 @@ import { openApiDocument } from '../../server/http/api/openapi.ts';
 import { apiRoutes } from '../../server/http/api/routes.ts';
 import { isDangerous } from '../commands/dangerous.ts';
 import { exceptions, nameOperations, ownCommands } from './names.ts';
-import { type Operation, operationsOf } from './operations.ts';
+import { hasNextPage, isPage, type Operation, operationsOf } from './operations.ts';
 
 /** As it is served: through JSON. */
 const operations = operationsOf(JSON.parse(JSON.stringify(openApiDocument(apiRoutes, { version: '1' }))));
@@ -29,6 +29,11 @@ describe('over the routes of the server', () => {
       expect(ownCommands).not.toContain(name.split(' ')[0]);
       expect(names.filter((other) => other.startsWith(`${name} `))).toEqual([]);
     }
+  });
+
+  test('a folder of a device is a list, whose pages are asked for one by one', () => {
+    const browse = named.get('devices browse')!;
+    expect([isPage(browse), hasNextPage(browse)]).toEqual([true, false]);
   });
 
   test('names are words of lower case, at most four of them', () => {

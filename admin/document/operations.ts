@@ -93,14 +93,15 @@ export function isStream({ answer }: Operation): boolean {
 }
 
 /**
- * Where the answer holds the many things that were asked for: `items`, or, where there is a `limit`, its one list of
- * objects. null: it is about one thing.
+ * Where the answer holds the many things that were asked for: `items`, or, where there is a `limit` in query or body, its
+ * one list of objects. null: it is about one thing.
  */
 export function listIn(operation: Operation): string | null {
   const { properties = {} } = operation.answer.schema;
   if (isStream(operation)) return null;
   if (properties.items !== undefined) return 'items';
-  if (!operation.inQuery.some(({ name }) => name === 'limit')) return null;
+  const hasLimit = operation.inQuery.some(({ name }) => name === 'limit') || operation.body?.properties?.limit;
+  if (!hasLimit) return null;
   const lists = Object.entries(properties).filter(
     ([, { type, items }]) => type === 'array' && items?.type === 'object',
   );

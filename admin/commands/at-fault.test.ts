@@ -1,0 +1,62 @@
+import { expect, test } from '@jest/globals';
+import { Problem } from '../../protocol/problems.ts';
+import { fieldOf } from '../document/fields.ts';
+import type { Schema } from '../document/schema.ts';
+import { saidOfOptions } from './at-fault.ts';
+import type { GivenOption } from './options.ts';
+import { problemInWords } from './output.ts';
+
+const option = (name: string, schema: Schema, texts: string[] = [], flag = `--${name}`): GivenOption => ({
+  field: fieldOf(schema, name.split('.'), false),
+  in: 'body',
+  flag,
+  texts,
+  isNull: false,
+});
+const text: Schema = { type: 'string' };
+const options = [
+  option('at', text, ['yesterday']),
+  option('paths', { type: 'array', items: text }, ['/a', 'b c']),
+  option('to.folder', text),
+  option('name', text, ['']),
+  option('why', text, ['x'.repeat(200)]),
+  option('password', text, ['FILE'], '--password-file'),
+  option('evenIfInUse', { type: 'boolean' }, [], '--even-if-in-use'),
+];
+const said = (message: string, field?: string, hasBody = false): string =>
+  problemInWords(
+    saidOfOptions(new Problem('conflict', message, field === undefined ? {} : { field }), options, {
+      hasBody,
+    }) as Problem,
+  );
+
+test.each([
+  ['at', '--at yesterday'],
+  ['paths.1', '--paths "b c"'],
+  ['paths', '--paths'],
+  ['to.folder', '--to.folder'],
+  ['name', '--name ""'],
+  ['why', `--why ${'x'.repeat(80)}...`],
+  ['password', '--password-file FILE'],
+  ['guid', 'guid'],
+])('the field %s at fault is told as %s', (field, shown) => {
+  expect(said('it is wrong', field)).toBe(`it is wrong (at fault: ${shown})`);
+});
+
+test('of a body that was given as one, fields are told as they stand in it', () => {
+  expect(said('it is wrong', 'to.folder', true)).toBe('it is wrong (at fault: to.folder)');
+  expect(said('it is wrong', 'at', true)).toBe('it is wrong (at fault: --at yesterday)');
+});
+
+test('fields that a message names are told as options, and its other words are left', () => {
+  expect(said('end it first, or set evenIfInUse')).toBe('end it first, or set --even-if-in-use true');
+  expect(said('POST it as `password`, at once')).toBe('POST it as --password-file, at once');
+  expect(said('give `other`, someThing or a name')).toBe('give `other`, someThing or a name');
+});
+
+test('scripts are told what the server said, and other errors stay what they are', () => {
+  const problem = new Problem('conflict', 'set evenIfInUse', { field: 'at', more: 1 });
+  expect((saidOfOptions(problem, options, { hasBody: false }) as Problem).toJSON()).toEqual(problem.toJSON());
+  const error = new Error('x');
+  expect(saidOfOptions(error, options, { hasBody: false })).toBe(error);
+});
