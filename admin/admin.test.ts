@@ -94,7 +94,11 @@ describe('asking and changing', () => {
 
   test('names the field at fault, in words and for scripts', async () => {
     const args = ['organizations', 'create', '--name', '', '--parent', String(world.places.own.organization)];
-    expect(await admin.run(args)).toMatchObject({ code: 1, out: '', err: expect.stringContaining('at fault: name') });
+    expect(await admin.run(args)).toMatchObject({
+      code: 1,
+      out: '',
+      err: expect.stringContaining('at fault: --name ""'),
+    });
     const { code, err } = await admin.run([...args, '--json']);
     expect(code).toBe(1);
     expect(JSON.parse(err)).toMatchObject({ status: 400, field: 'name' });
@@ -119,6 +123,30 @@ describe('asking and changing', () => {
       const { code, out, err } = await admin.run(args);
       expect([args, code, out, err]).toEqual([args, 2, '', expect.stringContaining(says)]);
     }
+  });
+
+  test('a moment that is none is told with one that is, and nothing is sent', async () => {
+    const run = await admin.run(['audit', 'export', '--from', 'yesterday']);
+    expect(run).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringMatching(/^--from takes a moment .* 2026-03-01T/),
+    });
+  });
+
+  test('--yes is taken by commands that ask nothing, and not shown by them', async () => {
+    expect(await admin.run(['organizations', 'list', '--yes'])).toMatchObject({ code: 0, err: '' });
+    expect(await admin.run(['whoami', '--yes'])).toMatchObject({ code: 0, err: '' });
+    expect((await admin.run(['organizations', 'list', '--help'])).out).not.toContain('--yes');
+    expect((await admin.run(['organizations', 'delete', '--help'])).out).toContain('--yes');
+  });
+
+  test('a folder of a device is a table; a device that is away is told how it comes back', async () => {
+    const { guid } = await world.person('Desktop User', { name: `away ${admin.home}` });
+    const { code, err } = await admin.run(['devices', 'browse', guid]);
+    expect([code, err]).toEqual([1, expect.stringMatching(/not connected.*npm run agent -- watch/)]);
+    const help = await admin.run(['devices', 'browse', '--help']);
+    expect(help.out).not.toContain('--all');
   });
 
   test('what was changed meanwhile is not changed, with --if-match', async () => {

@@ -1,4 +1,5 @@
 /** What is not done without asking: it takes something away that people miss, and is laborious or impossible to undo. */
+import { Option } from 'commander';
 import type { Operation } from '../document/operations.ts';
 import { parametersIn } from '../document/operations.ts';
 import { askLine, confirm } from './ask.ts';
@@ -32,6 +33,11 @@ const dangerousActions = new Set([
 
 export function isDangerous({ method, path }: Operation): boolean {
   return method === 'DELETE' || (method !== 'GET' && dangerousActions.has(path.split('/').at(-1)!));
+}
+
+/** Every command takes it, since scripts say it always; one that asks nothing shows it nowhere, and it changes nothing. */
+export function yesOption({ asks = false } = {}): Option {
+  return new Option('--yes', 'without asking').hideHelp(!asks);
 }
 
 /**

@@ -1,9 +1,9 @@
 /** A command for each operation of the server, under the words of its name; `--help` of each says what the document does. */
 import type { Command } from 'commander';
-import { type Field, fieldsOf } from '../document/fields.ts';
 import { kebab, nameOperations } from '../document/names.ts';
 import { hasNextPage, isStream, type Operation } from '../document/operations.ts';
-import { isDangerous } from './dangerous.ts';
+import { isDangerous, yesOption } from './dangerous.ts';
+import { examplesOf } from './examples.ts';
 import { addFieldOptions } from './options.ts';
 import { printable, printableLines } from './printable.ts';
 import { type CommonOptions, runOperation } from './run-operation.ts';
@@ -67,44 +67,10 @@ function addOperation(command: Command, name: string, { operation, operations, s
     command.option('--if-match <version>', 'only if it still has the `version` that you have seen');
     command.option('--idempotency-key <key>', 'of your choosing: the same command with the same key is done once');
   }
-  if (isDangerous(operation)) command.option('--yes', 'without asking');
-  command.addHelpText('after', `\n${examplesOf(name, operation).join('\n')}`);
+  command.addOption(yesOption({ asks: isDangerous(operation) }));
+  command.addHelpText('after', `\n${examplesOf(name, operation, given).map(printable).join('\n')}`);
   command.action(async (...rest: unknown[]) => {
     const params = rest.slice(0, operation.inPath.length) as string[];
     await runOperation(session, { operation, operations, params, given, common: command.opts<CommonOptions>() });
   });
-}
-
-function examplesOf(name: string, operation: Operation): string[] {
-  const params = operation.inPath.map(({ name }) => (name === 'guid' ? '1000001' : '3'));
-  const start = ['npm run admin --', name, ...params].join(' ');
-  const fields = operation.body ? fieldsOf(operation.body).filter(({ path }) => path.length === 1) : [];
-  const needed = fields.filter(({ required }) => required);
-  const shown = needed.length > 0 ? needed : fields.filter(({ kind }) => kind !== 'object').slice(0, 1);
-  const deep = (operation.body ? fieldsOf(operation.body) : []).find(
-    ({ kind, path }) => kind !== 'object' && kind !== 'any' && path.length > 1,
-  );
-  const options = [...shown, ...(shown.length === 0 && deep ? [deep] : [])].map(exampleOf);
-  return [
-    'Examples:',
-    `  ${[start, ...options].join(' ')}`,
-    ...(operation.body ? [`  ${start} --body @FILE.json`] : []),
-    ...(hasNextPage(operation) ? [`  ${start} --all --json`] : []),
-    ...(isStream(operation) ? [`  ${start} --output FILE`] : []),
-  ];
-}
-
-function exampleOf({ path, kind, choices, item, secret }: Field): string {
-  const flag = `--${path.map(kebab).join('.')}`;
-  if (secret) return `${flag}-file FILE`;
-  const value = item?.choices[0] ?? choices[0];
-  if (value !== undefined) return `${flag} ${/\s/.test(value) ? `'${value}'` : value}`;
-  const kinds: Partial<Record<Field['kind'], string>> = {
-    integer: '3',
-    number: '3',
-    boolean: 'true',
-    object: "'{...}'",
-    any: "'{...}'",
-  };
-  return `${flag} ${kinds[kind === 'list' ? (item?.kind ?? 'text') : kind] ?? path.at(-1)!.toUpperCase()}`;
 }

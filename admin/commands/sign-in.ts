@@ -7,6 +7,7 @@ import { SignInNeeded, UsageError } from '../errors.ts';
 import { adminHome, firstStartFile, readTextFile, type Surroundings } from '../state/home.ts';
 import { forgetTokens, readSignedIn, readTokens, type Tokens, writeSignedIn } from '../state/signed-in.ts';
 import { isSomebodyThere, readSecret } from './ask.ts';
+import { yesOption } from './dangerous.ts';
 import { note, say, sayJson } from './output.ts';
 import { printable } from './printable.ts';
 import { ask, connectionTo, howToSignIn, openSession } from './session.ts';
@@ -44,6 +45,7 @@ export function addSignIn(program: Command, around: Surroundings): void {
     .option('--password-file <file>', "read the password from a file, '-': stdin")
     .option('--code-file <file>', 'read the code of the second factor from a file')
     .option('--new-password-file <file>', 'read a new password from a file, when one has to be set')
+    .addOption(yesOption())
     .option('--local', 'to the embedded server of this same machine, by its first-start file')
     .option('--json', 'JSON on stdout, for scripts')
     .addHelpText(
@@ -61,10 +63,12 @@ HOLDFAST_ADMIN_CLIENT_ID and HOLDFAST_ADMIN_CLIENT_SECRET, or with HOLDFAST_ADMI
   program
     .command('sign-out')
     .description('End your session on the server, and forget its tokens here.')
+    .addOption(yesOption())
     .action(() => signOut(around));
   program
     .command('whoami')
     .description('Show who you are signed in as, where, and what you may.')
+    .addOption(yesOption())
     .option('--json', 'JSON on stdout, for scripts')
     .action((options: { json?: boolean }) => whoami(options, around));
 }

@@ -5,6 +5,11 @@ import type { Schema } from './schema.ts';
 
 const field = (schema: Schema, name = 'x') => fieldOf(schema, [name], false);
 const read = (schema: Schema, text: string): unknown => readValue(field(schema), text, '--x');
+const moment: Schema = {
+  type: 'string',
+  format: 'date-time',
+  pattern: '^\\d{4}-\\d\\d-\\d\\dT[\\d:]+(Z|[+-]\\d\\d:\\d\\d)$',
+};
 const nullable = (type: string): Schema => ({ anyOf: [{ type }, { type: 'null' }] });
 
 describe('a text becomes the value its schema takes', () => {
@@ -13,6 +18,10 @@ describe('a text becomes the value its schema takes', () => {
     [{ type: 'string' }, 'null', 'null'],
     [{ type: 'string' }, '', ''],
     [nullable('string'), 'null', 'null'],
+    [moment, '2026-03-01T14:30:00Z', '2026-03-01T14:30:00Z'],
+    // Without an example it is the server that says what is wrong, and so with a pattern that is none.
+    [{ type: 'string', pattern: '^\\d+$' }, '-3', '-3'],
+    [{ type: 'string', pattern: '(', examples: ['12'] }, '-3', '-3'],
     [{ type: 'integer' }, '-7', -7],
     [{ type: 'integer' }, '9007199254740991', 9007199254740991],
     [{ type: ['integer', 'null'] }, 'null', null],
@@ -39,6 +48,9 @@ describe('a text becomes the value its schema takes', () => {
     [{ type: 'number' }, ' ', /a number/],
     [{ type: 'boolean' }, 'yes', /true or false/],
     [{ enum: ['a', 'b'] }, 'c', /one of a, b/],
+    [moment, 'yesterday', /--x takes a moment with its time zone such as 2026-03-01T14:30:00Z, not "yesterday"/],
+    [moment, '2026-03-01', /moment/],
+    [{ type: 'string', pattern: '^\\d+$', examples: ['12'] }, '-3', /--x takes a number such as 12, not "-3"/],
     [{ type: 'object' }, '[1]', /JSON object/],
     [{ type: 'object' }, '{', /JSON object/],
     [{}, '{"a":', /JSON or a word/],

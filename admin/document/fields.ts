@@ -19,6 +19,12 @@ export interface Field {
   required: boolean;
   description: string;
   default: unknown;
+  /** What a text has to look like, in words too; null: nobody says. */
+  form: { pattern: RegExp; says: string } | null;
+  /** It, or what it is inside of, may be left out; if none is, it is needed. For the examples of a command. */
+  needed: boolean;
+  /** A text it could be; null: nobody says. */
+  example: string | null;
   /** Read from a file, stdin or a person, never from the command line, which others can see. */
   secret: boolean;
   /** An object whose properties are fields, too. */
@@ -30,14 +36,15 @@ const depthMax = 4;
 const secretName = /password|secret|token$/i;
 
 /** The fields of a body; none when it is no object of known properties. */
-export function fieldsOf(body: Schema, path: string[] = []): Field[] {
+export function fieldsOf(body: Schema, path: string[] = [], isNeeded = true): Field[] {
   const { properties, required } = propertiesOf(body);
   return Object.entries(properties).flatMap(([name, given]) => {
     const at = [...path, name];
     const { schema } = withoutNull(given);
-    const field = fieldOf(given, at, path.length === 0 && required.has(name));
+    const needed = isNeeded && required.has(name);
+    const field = { ...fieldOf(given, at, path.length === 0 && needed), needed };
     const isTakenApart = field.kind === 'object' && isShape(schema) && at.length < depthMax;
-    return isTakenApart ? [{ ...field, isTakenApart }, ...fieldsOf(schema, at)] : [field];
+    return isTakenApart ? [{ ...field, isTakenApart }, ...fieldsOf(schema, at, needed)] : [field];
   });
 }
 
@@ -45,6 +52,8 @@ export function fieldOf(given: Schema, path: string[], required: boolean): Field
   const { schema, nullable } = withoutNull(given);
   const kind = kindOf(schema);
   const isText = kind === 'text';
+  const isJsonList = kind === 'any' && schema.type === 'array';
+  const name = path.at(-1)!;
   return {
     path,
     kind,
@@ -54,9 +63,33 @@ export function fieldOf(given: Schema, path: string[], required: boolean): Field
     required,
     description: given.description ?? schema.description ?? '',
     default: schema.default,
+    form: isText ? formOf(schema, name) : null,
+    needed: required,
+    example: exampleOf(given, name) ?? exampleOf(schema, name) ?? (isJsonList ? '[...]' : null),
     isTakenApart: false,
-    secret: isText && (schema.writeOnly === true || schema.format === 'password' || secretName.test(path.at(-1)!)),
+    secret: isText && (schema.writeOnly === true || schema.format === 'password' || secretName.test(name)),
   };
+}
+
+/** A pattern alone says little to a person: only one with an example is held against what they give. */
+function formOf(schema: Schema, name: string): Field['form'] {
+  const example = exampleOf(schema, name);
+  if (schema.pattern === undefined || example === null) return null;
+  const isMoment = schema.format === 'date-time';
+  const what = isMoment ? 'a moment with its time zone' : /^\d+$/.test(example) ? 'a number' : 'something';
+  try {
+    return { pattern: new RegExp(schema.pattern, 'u'), says: `${what} such as ${example}` };
+  } catch {
+    return null; // of a server that writes them otherwise: it will say what is wrong
+  }
+}
+
+function exampleOf({ examples = [], format }: Schema, name: string): string | null {
+  const [example] = examples.flat();
+  if (typeof example === 'string') return example;
+  // Behind the moment that it goes with.
+  if (format === 'date-time') return name === 'until' ? '2026-04-01T00:00:00Z' : '2026-03-01T14:30:00Z';
+  return null;
 }
 
 function kindOf(schema: Schema): Kind {
@@ -99,6 +132,7 @@ export function readValue(field: Field, text: string, said: string): unknown {
   if (text === 'null' && field.nullable && field.kind !== 'text') return null;
   switch (field.kind) {
     case 'text':
+      if (field.form && !field.form.pattern.test(text)) throw refuse(field.form.says);
       return text;
     case 'integer':
       if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(Number(text))) throw refuse('a whole number');

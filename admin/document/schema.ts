@@ -14,6 +14,8 @@ export interface Schema {
   description?: string;
   default?: unknown;
   format?: string;
+  pattern?: string;
+  examples?: unknown[];
   writeOnly?: boolean;
 }
 

@@ -14,7 +14,7 @@ export const Guid = z
   .string()
   .regex(/^[1-9]\d{0,18}$/, { error: 'is no GUID', abort: true })
   .refine((text) => BigInt(text) < 1n << 63n, 'is no GUID')
-  .meta({ description: 'A decimal 64-bit integer, as text.' });
+  .meta({ description: 'A decimal 64-bit integer, as text.', examples: ['1000001'] });
 
 export const RenameDeviceRequest = z.strictObject({ name: line(255) });
 

@@ -21,7 +21,10 @@ export const idText = z
   .transform(Number)
   .meta({ description: 'An id', examples: ['12'] });
 
-export const guidText = Guid.meta({ description: 'The GUID of a device, a decimal number of up to 19 digits' });
+export const guidText = Guid.meta({
+  description: 'The GUID of a device, a decimal number of up to 19 digits',
+  examples: ['1000001'],
+});
 
 /** In a query: 1 or 0; left out it is 0. */
 export const yesOrNo = z

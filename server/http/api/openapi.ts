@@ -85,10 +85,13 @@ function answerOf(route: ApiRoute): Json {
 }
 
 function bodyOf(route: ApiRoute): Json {
-  const schema = schemaOf((route as { body: z.ZodType }).body, 'input');
+  const { body } = route as { body: z.ZodType };
+  // Zod leaves examples out of what it transforms, for they might be of its output. Ours are of what is sent.
+  const { examples } = body.meta() ?? {};
+  const schema = { ...schemaOf(body, 'input'), ...(examples !== undefined && { examples }) };
   const json = { 'application/json': { schema } };
   if (route.kind !== 'content') return json;
-  const { properties = {}, ...rest } = schema;
+  const { properties = {}, ...rest } = schema as Json;
   const token = { type: 'string', description: 'The access token, where there is no Authorization' };
   const form = { ...rest, properties: { ...(properties as Json), access_token: token } };
   return { ...json, 'application/x-www-form-urlencoded': { schema: form } };

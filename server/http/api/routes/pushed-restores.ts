@@ -172,7 +172,16 @@ export const pushedRestoreRoutes: readonly ApiRoute[] = [
     summary: 'Push a restore to a device',
     says: 'Counts what the chosen paths come to as of a moment, as a restore to a browser does, and queues it for the agent of a device of the same user: there it goes into a folder, or back where it was. The device is told when it is connected (`watch`, or the command `commands`); it may be away for a week. The moment is kept until it has ended. No limit in bytes.',
     may: { permission: 'pushrestore.limited', or: ['pushrestore.all', 'pushrestore.personal'], target: pushInBody },
-    body: PushRestoreRequest,
+    body: PushRestoreRequest.meta({
+      examples: [
+        {
+          device: '1000001',
+          paths: ['/home/ann'],
+          to: { device: '1000002', folder: '/home/ann/restored' },
+          reason: 'her new laptop',
+        },
+      ],
+    }),
     bodyBytesMax: 1024 * 1024,
     status: 201,
     answer: RestoreView,

@@ -219,7 +219,9 @@ export const restoreRoutes: readonly ApiRoute[] = [
     summary: 'Plan a restore',
     says: 'Counts what the chosen paths come to as of a moment, and keeps that moment for a day. Up to the limits of the organization of the user whose archive it is (`webRestore`), but for `restore.all`. Fetch it at `/content`: a staged one when a worker has made it.',
     may: { ...permissions, target: deviceInBody },
-    body: PlanRestoreRequest,
+    body: PlanRestoreRequest.meta({
+      examples: [{ device: '1000001', paths: ['/home/ann'], reason: 'her laptop was stolen' }],
+    }),
     bodyBytesMax: 1024 * 1024,
     status: 201,
     answer: RestoreView,
