@@ -221,7 +221,9 @@ test('a path of which it holds nothing is not there: that is said, and what to l
   const { agent, file } = own.custom;
   const { exitCode, events } = await agent.run('open-export', file, '/nope', '--to', newFolder());
   expect([exitCode, events.at(-1)]).toMatchObject([1, { event: 'error', code: 'not_found' }]);
-  expect(events.at(-1)!.message).toMatch(/^the export holds nothing at \/nope\. What it holds: .*open-export .* --list$/);
+  expect(events.at(-1)!.message).toMatch(
+    /^the export holds nothing at \/nope\. What it holds: .*open-export .* --list$/,
+  );
   // Of what was cut off nobody can say so.
   const cut = join(scratch, 'cut before it');
   writeFileSync(cut, readFileSync(file).subarray(0, -1));

@@ -127,7 +127,8 @@ async function askDevice(
   const seen = await readChannel(database, { tenant: target.tenant, guid: target.id });
   if (!seen?.isOpen) {
     const since = seen ? `; it was there last at ${seen.heardAt.toISOString()}` : ', and its agent never was';
-    const next = "It is while 'npm run agent -- watch', or a service that runs it, follows the server there: start that";
+    const next =
+      "It is connected while 'npm run agent -- watch' runs on it, or a service that does so: start that there";
     throw new Problem('device_away', `the device is not connected${since}. ${next}`, {
       retryAfterSeconds: 60,
       lastConnectedAt: seen?.heardAt.toISOString() ?? null,
