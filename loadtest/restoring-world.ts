@@ -15,6 +15,8 @@ import type { ServerProcess } from './server-process.ts';
 
 const agentMain = fileURLToPath(new URL('../agent/main.ts', import.meta.url));
 const MiB = 1024 * 1024;
+/** How long what is staged may be there before it is seen. */
+const stagedPollMs = 20;
 
 export interface Stage {
   scratch: string;
@@ -146,6 +148,12 @@ export interface ApiClient {
   clientSecret: string;
 }
 
+export interface PlannedRestore {
+  device: string;
+  path: string;
+  format: 'zip' | 'tar';
+}
+
 /** The JSON API and restores over it, as one person or program. HTTP/2, with the windows of the agent's client. */
 export class WebClient {
   readonly #transport: Transport;
@@ -193,9 +201,9 @@ export class WebClient {
     this.#token = (await this.ask<{ access_token: string }>('POST', '/v1/clients/token', body)).access_token;
   }
 
-  async plan(asked: { device: string; path: string; format: 'zip' | 'tar' }): Promise<number> {
+  async plan(asked: PlannedRestore, kind: 'streamed' | 'staged' = 'streamed'): Promise<number> {
     const { device, path, format } = asked;
-    const body = { device, paths: [path], format, reason: 'a load test' };
+    const body = { device, paths: [path], format, kind, reason: 'a load test' };
     return (await this.ask<{ id: number }>('POST', '/v1/restores', body)).id;
   }
 
@@ -212,11 +220,27 @@ export class WebClient {
   }
 
   /** Plans, fetches, and looks that it says of itself that it was whole. @returns bytes of the archive */
-  async restore(asked: { device: string; path: string; format: 'zip' | 'tar'; bytes: number }): Promise<number> {
+  async restore(asked: PlannedRestore & { bytes: number }): Promise<number> {
     const id = await this.plan(asked);
     const bytes = await this.fetch(id);
     await this.assertWhole(id, asked.bytes);
     return bytes;
+  }
+
+  /** Has one staged by a worker, and waits for it. @returns its number; cancel it when it is needed no more */
+  async stage(asked: PlannedRestore & { bytes: number }): Promise<number> {
+    const id = await this.plan(asked, 'staged');
+    for (;;) {
+      const { state } = await this.ask<{ state: string }>('GET', `/v1/restores/${id}`);
+      if (state !== 'planned' && state !== 'running') break;
+      await sleep(stagedPollMs);
+    }
+    await this.assertWhole(id, asked.bytes);
+    return id;
+  }
+
+  async cancel(restore: number): Promise<void> {
+    await this.ask('POST', `/v1/restores/${restore}/cancel`);
   }
 
   async assertWhole(restore: number, plainBytes: number): Promise<void> {

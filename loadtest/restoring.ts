@@ -154,6 +154,8 @@ async function measureShape(
     disk: row('agent, to the disk'),
     zip: row('zip over HTTP'),
     tar: row('tar over HTTP'),
+    staging: row('staging a zip'),
+    staged: row('fetching what is staged'),
   };
   const ways = (Object.keys(rows) as (keyof typeof rows)[]).filter(
     (name) => options.only === null || name === 'store' || name === options.only,
@@ -171,7 +173,16 @@ async function measureShape(
       disk: () => byAgent(join(stage.scratch, 'to')),
       zip: () => byWeb('zip'),
       tar: () => byWeb('tar'),
+      async staging() {
+        staged = await web.stage({ device, path, format: 'zip', bytes });
+        return {};
+      },
+      async staged() {
+        await web.fetch(staged);
+        return {};
+      },
     };
+    let staged = 0;
     const byAgent = async (to: string) => {
       const end = await agentRestore(stage, server, { path, to, bytes, nodeArguments });
       return { seconds: end.elapsedMs / 1000, peakBytes: end.peakBytes };
@@ -187,6 +198,7 @@ async function measureShape(
       );
       await web.signIn(server);
       for (const name of ways) await rows[name].take(turns[name], round > 0);
+      if (staged > 0) await web.cancel(staged); // its room is for the next
     }
   } finally {
     rmSync(memory, { recursive: true, force: true });
