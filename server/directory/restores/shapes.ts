@@ -61,20 +61,19 @@ const shownPath = z.strictObject({
 });
 const time = z.iso.datetime();
 
+// In the order in which a table shows it: what there is room for comes first.
 const view = {
   id,
   kind: z.enum(['streamed', 'staged', 'pushed']),
+  state: z.enum(restoreStates).meta({
+    description:
+      'planned: to be fetched (staged: begun) until `lapsesAt`; completed: everything was sent (staged: is there, to be fetched until `lapsesAt`); broken: ended before its end, and may be fetched again; refused: whoever asked was no more allowed while it went on',
+  }),
   device: z.strictObject({ guid: Guid, name: z.string().nullable() }),
   user: z.strictObject({ id, name: z.string() }).meta({ description: 'Whose archive it is' }),
   askedBy: z.strictObject({ kind: z.enum(['user', 'client']), id, name: z.string() }),
-  address: z.string().nullable().meta({ description: 'Where it was asked from' }),
-  permission: z.string().meta({ description: 'By which it was planned' }),
-  reason: z.string().nullable(),
-  format: z.enum(restoreFormats).nullable().meta({ description: 'Null: pushed to a device, which writes files' }),
-  seq: count.meta({ description: 'The moment of the archive' }),
-  at: time.nullable().meta({ description: 'The moment as it was asked for; null: by its seq' }),
-  deleted: z.boolean(),
-  paths: count.meta({ description: 'How many were chosen' }),
+  begunAt: time.nullable(),
+  endedAt: time.nullable(),
   planned: z.strictObject({
     files: count,
     folders: count,
@@ -88,17 +87,20 @@ const view = {
     }),
     missing: count.meta({ description: 'Paths where nothing was' }),
   }),
-  state: z.enum(restoreStates).meta({
-    description:
-      'planned: to be fetched (staged: begun) until `lapsesAt`; completed: everything was sent (staged: is there, to be fetched until `lapsesAt`); broken: ended before its end, and may be fetched again; refused: whoever asked was no more allowed while it went on',
-  }),
-  tries: count,
   done: z.strictObject({
     files: count,
     bytes: count,
     sentBytes: count.meta({ description: 'Of the zip or tar' }),
     leftOut: count.meta({ description: 'Files; the archive names all of them in its last entry' }),
   }),
+  why: z.string().nullable().meta({ description: 'Why it ended as it did; null: nothing to say' }),
+  reason: z.string().nullable(),
+  at: time.nullable().meta({ description: 'The moment as it was asked for; null: by its seq' }),
+  format: z.enum(restoreFormats).nullable().meta({ description: 'Null: pushed to a device, which writes files' }),
+  seq: count.meta({ description: 'The moment of the archive' }),
+  deleted: z.boolean(),
+  paths: count.meta({ description: 'How many were chosen' }),
+  tries: count,
   staged: z
     .strictObject({
       percent: z.int().min(0).max(100).meta({ description: 'How much of it is made' }),
@@ -110,7 +112,6 @@ const view = {
     })
     .nullable()
     .meta({ description: 'Of a staged one' }),
-  why: z.string().nullable().meta({ description: 'Why it ended as it did; null: nothing to say' }),
   pushed: z
     .strictObject({
       device: z.strictObject({ guid: Guid, name: z.string() }),
@@ -124,10 +125,10 @@ const view = {
     })
     .nullable()
     .meta({ description: 'The device that it is written to; null: it is none of these' }),
+  permission: z.string().meta({ description: 'By which it was planned' }),
+  address: z.string().nullable().meta({ description: 'Where it was asked from' }),
   createdAt: time,
   lapsesAt: time,
-  begunAt: time.nullable(),
-  endedAt: time.nullable(),
   version: z.int(),
 };
 
