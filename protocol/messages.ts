@@ -393,10 +393,11 @@ export type StoredVersion = z.infer<typeof StoredVersion>;
 
 /**
  * Something was at this path by the moment, and retention has kept no version of it up to then. `next`: the first one with
- * content since; null when there is none.
+ * content since; null when there is none. `folder`: something has lain in it, at some time.
  */
 export const ThinnedVersion = z.object({
   path: pathBytes,
+  folder: z.boolean().default(false),
   next: z.object({ seq: count, committedAt: moment }).nullable(),
 });
 export type ThinnedVersion = z.infer<typeof ThinnedVersion>;

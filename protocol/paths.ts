@@ -45,6 +45,26 @@ export function joinPath(names: readonly Uint8Array[]): Buffer {
   return Buffer.concat(names.flatMap((name) => [Buffer.of(SLASH), name]));
 }
 
+/** The order of an archive: name by name in byte order, a folder before what lies in it. */
+export function comparePaths(a: Uint8Array, b: Uint8Array): number {
+  const [x, y] = [splitPath(a), splitPath(b)];
+  for (let i = 0; i < Math.min(x.length, y.length); i++) {
+    const order = Buffer.compare(x[i]!, y[i]!);
+    if (order !== 0) return order;
+  }
+  return x.length - y.length;
+}
+
+/** Whether a path lies in a folder, at any depth. */
+export function isPathBelow(path: Uint8Array, folder: Uint8Array): boolean {
+  if (folder.byteLength === 1) return path.byteLength > 1;
+  return (
+    path.byteLength > folder.byteLength &&
+    path[folder.byteLength] === SLASH &&
+    Buffer.compare(path.subarray(0, folder.byteLength), folder) === 0
+  );
+}
+
 /** For people and logs: bytes that are not UTF-8 show as replacement characters. */
 export function printablePath(path: Uint8Array): string {
   return Buffer.from(path.buffer, path.byteOffset, path.byteLength).toString('utf8');

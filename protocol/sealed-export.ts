@@ -70,7 +70,7 @@ export const ExportLeftOut = z.object({
   reason: z.string().min(1).max(64),
   /** The same in words. */
   says: z.string().max(256),
-  /** Versions of it that the server has whole, newest first. */
+  /** Versions of it that the server has whole, newest first; of one that was thinned out the first since, oldest first. */
   moments: z.array(z.object({ seq: count, at: moment, size: count })).max(exportMomentsMax),
 });
 export type ExportLeftOut = z.infer<typeof ExportLeftOut>;

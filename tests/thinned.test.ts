@@ -27,16 +27,21 @@ afterAll(async () => {
 
 const write = (name: string, content: string): void => writeFileSync(join(root, name), content);
 
+const dayMs = 86_400_000;
+
 /** A month later, when retention keeps the newest version of each day. @returns the moment, as it is then */
 async function monthLater(moment: Date): Promise<Date> {
+  // To noon of a day then, so that all of it is of one day.
+  const agedMs = 30 * dayMs + (Date.now() % dayMs) - dayMs / 2;
   const earlier = (...columns: string[]) =>
-    columns.map((column) => `${column} = ${column} - interval '30 days'`).join(', ');
+    columns.map((column) => `${column} = ${column} - interval '${agedMs} ms'`).join(', ');
+  await server.query('DELETE FROM commits');
   await server.query(`UPDATE versions SET ${earlier('committed_at')}`);
   await server.query(`UPDATE runs SET ${earlier('started_at', 'finished_at', 'progressed_at')}`);
   await server.query('UPDATE files SET prune_after = now() WHERE prune_after IS NOT NULL');
   for (let left = 300; left > 0; left--) {
     const rows = await server.query('SELECT 1 FROM files WHERE prune_after <= now()');
-    if (rows.length === 0) return new Date(moment.getTime() - 30 * 86_400_000);
+    if (rows.length === 0) return new Date(moment.getTime() - agedMs);
     await sleep(100);
   }
   throw new Error('nothing was pruned within 30 s');

@@ -28,13 +28,13 @@ import {
   RunsAnswer,
   SelfAnswer,
   type StoredVersion,
-  type ThinnedVersion,
   TreeAnswer,
   type TreeEntry,
   UploadAnswer,
   VersionsFrame,
 } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
+import { isThinned, type ThinnedInPlace, ThinnedPlaces } from '../../protocol/thinned.ts';
 import { encodeUpload, type SealedBlock } from '../../protocol/upload.ts';
 import { decodeFrames, encodeMessage, msgpackType } from '../../protocol/wire.ts';
 import { BandwidthLimiter } from './bandwidth.ts';
@@ -342,7 +342,7 @@ export class Client {
     archive: number,
     query: VersionsQuery = {},
     signal?: AbortSignal,
-    onThinned?: (thinned: ThinnedVersion) => void,
+    onThinned?: (thinned: ThinnedInPlace) => void,
   ): Promise<VersionsStream> {
     const frames = await this.#versionFrames(archive, query, signal);
     return {
@@ -362,22 +362,28 @@ export class Client {
       archive,
       query,
       onThinned,
-    }: { archive: number; query: VersionsQuery; onThinned: ((thinned: ThinnedVersion) => void) | undefined },
+    }: { archive: number; query: VersionsQuery; onThinned: ((thinned: ThinnedInPlace) => void) | undefined },
     first: VersionFrames,
     signal?: AbortSignal,
   ): AsyncGenerator<StoredVersion> {
     let frames: VersionFrames | null = first;
     let after = query.after;
+    const places = new ThinnedPlaces();
     for (let attempts = 0; ; ) {
       try {
         // A moment once begun is pinned by its seq: what is committed meanwhile does not mix in.
         frames ??= await this.#versionFrames(archive, { ...query, seq: first.begin.seq, after }, signal);
         for await (const frame of frames.rest) {
-          if (frame.frame === 'end') return;
+          if (frame.frame === 'end') {
+            for (const each of places.end()) onThinned?.(each);
+            return;
+          }
           if (frame.frame !== 'versions') continue;
           attempts = 0;
-          for (const thinned of frame.thinned ?? []) onThinned?.(thinned);
-          yield* frame.versions;
+          for (const each of places.page(frame.versions, frame.thinned ?? [])) {
+            if (isThinned(each)) onThinned?.(each);
+            else yield each;
+          }
           after = frame.upTo ?? frame.versions.at(-1)?.path ?? after;
         }
         throw new ConnectionLost('the list of versions was cut short');

@@ -1,6 +1,6 @@
 /** What the commands that write files have in common: how they are told to, and how they say what came of it. */
 import { type Command, Option } from 'commander';
-import type { ExistingPolicy, RestoreReport } from '../restore/types.ts';
+import type { ExistingPolicy, RestoreProblem, RestoreReport } from '../restore/types.ts';
 import type { Output } from './output.ts';
 import { bytesInWords, countInWords, durationInWords, pathInWords } from './words.ts';
 
@@ -40,6 +40,8 @@ export interface ReportOptions {
 export function reportRestore(output: Output, result: RestoreReport, elapsedMs: number, options: ReportOptions): void {
   const { counts } = result;
   const n = countInWords;
+  const isThinned = ({ reason }: RestoreProblem): number => Number(reason === 'version_thinned');
+  const problems = result.problems.toSorted((a, b) => isThinned(a) - isThinned(b));
   const rate = bytesInWords((counts.bytesRestored * 1000) / Math.max(1, elapsedMs));
   output.say(
     `Restore ${result.complete ? 'complete' : 'INCOMPLETE'} in ${durationInWords(elapsedMs)}: ${options.to}, as of ${options.asOf}.`,
@@ -54,7 +56,8 @@ export function reportRestore(output: Output, result: RestoreReport, elapsedMs: 
     `  bytes  ${bytesInWords(counts.bytesRestored)} restored (${rate}/s), ${bytesInWords(counts.bytesFetched)} fetched, ${bytesInWords(counts.bytesResumed)} from an earlier try`,
   );
   for (const [title, events, total] of [
-    ['LEFT OUT', result.problems.map((problem) => ({ ...problem, why: problem.reason })), counts.problems],
+    // What may have been deleted by then comes behind what was there.
+    ['LEFT OUT', problems.map((problem) => ({ ...problem, why: problem.reason })), counts.problems],
     ['note', result.notices.map((notice) => ({ ...notice, why: notice.what })), counts.notices],
   ] as const) {
     for (const event of events.slice(0, shownMax))

@@ -5,7 +5,7 @@
  * that it lay in.
  */
 import type { RestoreCommand } from '../../protocol/commands.ts';
-import { joinPath, printablePath, splitPath } from '../../protocol/paths.ts';
+import { comparePaths, joinPath, printablePath, splitPath } from '../../protocol/paths.ts';
 import { commonFolder, isAtOrBelow } from '../files/path-rules.ts';
 import { isNotThere } from '../restore/asked-versions.ts';
 import type { Folder } from '../restore/folders.ts';
@@ -112,19 +112,10 @@ async function isFolderThere(
 
 /** The paths in the order in which an archive tells them, without those that lie below another. */
 export function withoutNested(paths: readonly Buffer[]): Buffer[] {
-  const sorted = paths.toSorted(compareDepthFirst);
+  const sorted = paths.toSorted(comparePaths);
   const kept: Buffer[] = [];
   for (const path of sorted) if (kept.length === 0 || !isAtOrBelow(path, kept.at(-1)!)) kept.push(path);
   return kept;
-}
-
-function compareDepthFirst(a: Buffer, b: Buffer): number {
-  const [x, y] = [splitPath(a), splitPath(b)];
-  for (let i = 0; i < Math.min(x.length, y.length); i++) {
-    const order = Buffer.compare(x[i]!, y[i]!);
-    if (order !== 0) return order;
-  }
-  return x.length - y.length;
 }
 
 /** Where it goes, in words. */

@@ -6,7 +6,13 @@ import type {
   CommandProgressRequest,
 } from '../../protocol/commands.ts';
 import { limits } from '../../protocol/limits.ts';
-import { noCounts, type RestoreCounts, type RestoreProblem, type RestoreProgress } from '../restore/types.ts';
+import {
+  noCounts,
+  placesFor,
+  type RestoreCounts,
+  type RestoreProblem,
+  type RestoreProgress,
+} from '../restore/types.ts';
 
 type Progress = Omit<CommandProgressRequest, 'attempt'>;
 
@@ -36,7 +42,10 @@ export class Tally {
   }
 
   problem({ path, reason, detail }: Omit<RestoreProblem, 'type'>): void {
-    if (this.problems.length === limits.commandProblemsMax || this.#problemBytes + path.byteLength > problemBytesMax)
+    if (
+      this.problems.length >= placesFor({ reason }, limits.commandProblemsMax) ||
+      this.#problemBytes + path.byteLength > problemBytesMax
+    )
       return;
     this.#problemBytes += path.byteLength;
     this.problems.push({ path, reason, detail: words(detail) });

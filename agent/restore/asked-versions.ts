@@ -2,8 +2,9 @@
  * The versions a restore is asked for, path after path, all as of one moment. What was deleted by then comes as it last was:
  * its version before the deletion is asked for one by one, a few at a time, in the order of the list.
  */
-import type { StoredVersion, ThinnedVersion } from '../../protocol/messages.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
 import { Problem } from '../../protocol/problems.ts';
+import type { ThinnedInPlace } from '../../protocol/thinned.ts';
 import type { RestoreOptions, RestoreSource } from './types.ts';
 
 /** `path`: what was asked for, and `version` something at or below it; `gone`: why nothing can be had of it. */
@@ -20,7 +21,7 @@ const historyPage = 8;
 export async function askVersions(
   options: RestoreOptions,
   signal: AbortSignal,
-  onThinned: (thinned: ThinnedVersion) => void,
+  onThinned: (thinned: ThinnedInPlace) => void,
 ): Promise<{ seq: number; at: number; versions: AsyncIterable<AskedVersion> }> {
   const { client, archive, at, deleted } = options;
   const paths = options.path instanceof Uint8Array ? [options.path] : options.path;

@@ -17,6 +17,7 @@ import { open } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { bytesPath, heldOpenBelow, scratchFolder, seededBytes, snapshot } from '../files/test-tree.ts';
 import { TestArchive } from './test-archive.ts';
+import { eventsKeptMax } from './types.ts';
 
 let scratch: ReturnType<typeof scratchFolder>;
 let root: string;
@@ -149,6 +150,27 @@ describe('a restore', () => {
     const report = await archive.restore(to);
     expect(report.complete).toBe(true);
     expect(readFileSync(`${to}/a/b/c`, 'utf8')).toBe('hello');
+  });
+
+  test('names what the server keeps nothing of, and notes folders that come without what was known of them', async () => {
+    const archive = new TestArchive();
+    await archive.commit({ path: '/a/b/c', content: Buffer.from('x') });
+    const next = { seq: 7, committedAt: Date.UTC(2026, 2, 1, 14, 30) };
+    archive.thinned.push({ path: Buffer.from('/a/b'), next: null, folder: true, comes: true });
+    for (let i = 0; i < eventsKeptMax; i++)
+      archive.thinned.push({ path: Buffer.from(`/a/x${i}`), next, folder: false, comes: false });
+    archive.blocks.clear();
+    const { complete, counts, problems, notices } = await archive.restore(to);
+    expect([complete, counts.problems]).toEqual([false, eventsKeptMax + 1]);
+    expect(problems[0]).toMatchObject({
+      ...{ path: Buffer.from('/a/x0'), reason: 'version_thinned' },
+      detail: expect.stringContaining('the next one is of 2026-03-01T14:30:00.000Z'),
+    });
+    // However many there are, what is damaged is named.
+    expect(problems.filter(({ reason }) => reason !== 'version_thinned')).toMatchObject([
+      { path: Buffer.from('/a/b/c'), reason: 'block_missing' },
+    ]);
+    expect(notices).toMatchObject([{ path: Buffer.from('/a/b'), what: 'attributes_not_set' }]);
   });
 
   test('asks for many small files at once, and for equal blocks once', async () => {

@@ -42,9 +42,10 @@ export async function restore(options: RestoreOptions): Promise<RestoreReport> {
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
   signal.throwIfAborted();
   const ledger = new Ledger(options);
-  const { seq, at, versions } = await askVersions(options, signal, ({ path, next }) =>
-    ledger.problem(path, 'version_thinned', thinnedInWords(next)),
-  );
+  const { seq, at, versions } = await askVersions(options, signal, ({ path, next, comes }) => {
+    if (comes) ledger.notice(path, 'attributes_not_set', thinnedInWords(next));
+    else ledger.problem(path, 'version_thinned', thinnedInWords(next));
+  });
   let target: Folder | null = null;
   try {
     target = await openTarget(options);

@@ -7,7 +7,7 @@ import type { BlockFrame } from '../../protocol/block-frames.ts';
 import { hashAt, hashCount, hashKey, joinHashes, sha256 } from '../../protocol/hashes.ts';
 import { ListCutter, type ListSizes } from '../../protocol/lists.ts';
 import type { FileKind, StoredVersion } from '../../protocol/messages.ts';
-import { printablePath, splitPath } from '../../protocol/paths.ts';
+import { comparePaths, printablePath, splitPath } from '../../protocol/paths.ts';
 import {
   chunkSizesFor,
   chunksOf,
@@ -16,6 +16,7 @@ import {
   sealAsync,
   versionMac,
 } from '../../protocol/sealing/index.ts';
+import type { ThinnedInPlace } from '../../protocol/thinned.ts';
 
 import { createExcludes } from '../files/excludes.ts';
 import { openFile } from '../files/read.ts';
@@ -50,6 +51,8 @@ export class TestArchive implements RestoreSource {
   listRequests = 0;
   /** Called before each block is answered: to break, delay or abort. */
   onBlock: (count: number) => void | Promise<void> = () => undefined;
+  /** Told, before any version, of what a server keeps nothing of. */
+  readonly thinned: ThinnedInPlace[] = [];
   /** Gives versions in the order they were committed instead of the one promised. */
   unordered = false;
   readonly #random: () => number;
@@ -139,13 +142,19 @@ export class TestArchive implements RestoreSource {
     version.mac = versionMac(keys, archive, version);
   }
 
-  async versions(_archive: number, query: { path?: Uint8Array }) {
+  async versions(
+    _archive: number,
+    query: { path?: Uint8Array },
+    _signal?: AbortSignal,
+    onThinned?: (thinned: ThinnedInPlace) => void,
+  ) {
+    for (const each of this.thinned) onThinned?.(each);
     const asked = splitPath(query.path ?? Buffer.from('/'));
     const chosen = this.versionsByPath.filter((version) => {
       const names = splitPath(version.path);
       return asked.every((name, index) => names[index]?.equals(name));
     });
-    if (!this.unordered) chosen.sort((a, b) => compareDepthFirst(a.path, b.path));
+    if (!this.unordered) chosen.sort((a, b) => comparePaths(a.path, b.path));
     return { seq: this.versionsByPath.length, at: 1_700_000_000_000, versions: each(chosen) };
   }
 
@@ -176,14 +185,6 @@ export class TestArchive implements RestoreSource {
 }
 
 /** The order the protocol promises: names in byte order, level by level. */
-function compareDepthFirst(a: Buffer, b: Buffer): number {
-  const [x, y] = [splitPath(a), splitPath(b)];
-  for (let i = 0; i < Math.min(x.length, y.length); i++) {
-    const order = Buffer.compare(x[i]!, y[i]!);
-    if (order !== 0) return order;
-  }
-  return x.length - y.length;
-}
 
 async function* each<T>(items: T[]): AsyncGenerator<T> {
   for (const item of items) yield item;

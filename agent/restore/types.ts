@@ -3,8 +3,9 @@
  * whatever differs from what the archive says without being wrong is named in `notices`.
  */
 import type { BlockFrame } from '../../protocol/block-frames.ts';
-import type { StoredVersion, ThinnedVersion } from '../../protocol/messages.ts';
+import type { StoredVersion } from '../../protocol/messages.ts';
 import type { Keyring } from '../../protocol/sealing/index.ts';
+import type { ThinnedInPlace } from '../../protocol/thinned.ts';
 import type { Folder } from './folders.ts';
 
 /** Where versions and blocks come from: the part of agent/client's Client that a restore needs. */
@@ -14,7 +15,7 @@ export interface RestoreSource {
     archive: number,
     query: { path?: Uint8Array; at?: number; seq?: number; deleted?: boolean },
     signal?: AbortSignal,
-    onThinned?: (thinned: ThinnedVersion) => void,
+    onThinned?: (thinned: ThinnedInPlace) => void,
   ): Promise<{ seq: number; at: number; versions: AsyncIterable<StoredVersion> }>;
   /** Blocks by hash, each once, in any order; `bytes` null for one that cannot be had. */
   fetchBlocks(hashes: Uint8Array, signal?: AbortSignal): AsyncIterable<BlockFrame>;
@@ -167,6 +168,10 @@ export interface RestoreCounts {
 }
 
 export const eventsKeptMax = 1_000;
+
+/** Of a list of problems with so many places those that this one may take: what was thinned out leaves half to others. */
+export const placesFor = ({ reason }: Pick<RestoreProblem, 'reason'>, placesMax: number): number =>
+  reason === 'version_thinned' ? placesMax / 2 : placesMax;
 
 export const noCounts = (): RestoreCounts => ({
   filesRestored: 0,

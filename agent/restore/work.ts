@@ -12,6 +12,7 @@ import {
   eventsKeptMax,
   LeftOut,
   noCounts,
+  placesFor,
   type RestoreCounts,
   RestoreError,
   type RestoreNotice,
@@ -61,7 +62,7 @@ export class Ledger {
   problem(path: Buffer, reason: RestoreProblem['reason'], detail: string): void {
     const event: RestoreProblem = { type: 'problem', path, reason, detail };
     this.counts.problems++;
-    if (this.problems.length < eventsKeptMax) this.problems.push(event);
+    if (this.problems.length < placesFor(event, eventsKeptMax)) this.problems.push(event);
     this.#options.onEvent?.(event);
   }
 

@@ -10,7 +10,7 @@ import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { faultByRows } from './flow/block-rows.ts';
 import { Spool } from './formats/spool.ts';
 import { shownPath } from './formats/zip-names.ts';
-import { type LeftOutReason, leftOutReasons } from './types.ts';
+import { type AssembleReport, type LeftOutReason, leftOutReasons, reportedMax } from './types.ts';
 
 /** Whole moments told of one file, and versions looked at for them. */
 const momentsMax = 10;
@@ -91,6 +91,25 @@ export interface LeftOutFile {
   asOf: number;
 }
 
+/**
+ * How many were left out before, of those that crowd out each other only: what retention has thinned out may be most of an
+ * archive, and is not to take the room of what is damaged.
+ */
+export class ToldCounts {
+  #thinned = 0;
+  #others = 0;
+
+  /** @returns how many there were */
+  add(reason: LeftOutReason): number {
+    return reason === 'version_thinned' ? this.#thinned++ : this.#others++;
+  }
+}
+
+/** Notes it in the report, where there is room; half of it is for others than what was thinned out. */
+export function reportLeftOut({ leftOut }: Pick<AssembleReport, 'leftOut'>, left: AssembleReport['leftOut'][0]): void {
+  if (leftOut.length < (left.reason === 'version_thinned' ? reportedMax / 2 : reportedMax)) leftOut.push(left);
+}
+
 export async function leftOutLines(
   storage: Storage,
   ref: ArchiveRef,
@@ -134,9 +153,10 @@ export async function wholeMoments(
     const whole: { seq: number; at: Date; size: number }[] = [];
     for (const version of versions) {
       if (whole.length === momentsMax || signal.aborted) break;
-      if (version.deleted || version.kind !== 'file' || version.seq === seq) continue;
+      if (version.deleted || version.seq === seq) continue;
+      if (version.kind !== 'file' && reason !== 'version_thinned') continue;
       if (left && hasContentOf(version, left)) continue;
-      if ((await faultByRows(storage, ref.vault, version, signal)) === null)
+      if (version.kind !== 'file' || (await faultByRows(storage, ref.vault, version, signal)) === null)
         whole.push({ seq: version.seq, at: new Date(version.committedAt), size: version.size });
     }
     return whole;

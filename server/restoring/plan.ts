@@ -72,8 +72,9 @@ export async function planRestore(
       continue;
     }
     const versions = page.found.flatMap(({ version }) => version ?? []);
-    plan.gone += page.found.length - versions.length;
-    plan.thinned += page.thinned.length;
+    const thinned = page.found.filter((each) => each.thinned).length;
+    plan.gone += page.found.length - versions.length - thinned;
+    plan.thinned += thinned;
     const files = versions.filter((version) => version.kind === 'file');
     for (const version of versions) {
       if (version.kind === 'directory') plan.folders++;

@@ -18,7 +18,7 @@ import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { breathe } from './flow/breathe.ts';
 import type { Unit } from './flow/fetching.ts';
 import type { Window } from './flow/window.ts';
-import { filesWithMomentsMax, type LeftOutFile, wholeMoments } from './last-entries.ts';
+import { filesWithMomentsMax, type LeftOutFile, reportLeftOut, ToldCounts, wholeMoments } from './last-entries.ts';
 import type { Step, StepWriter } from './steps.ts';
 import {
   type AssembleReport,
@@ -26,7 +26,6 @@ import {
   type Item,
   type LeftOutReason,
   leftOutReasons,
-  reportedMax,
   type Selection,
 } from './types.ts';
 
@@ -51,6 +50,7 @@ export class SealedWriter implements StepWriter {
   readonly #digest = createHash('sha256');
   readonly #sent = new SentNames();
   readonly #counts = { blocks: 0, lists: 0 };
+  readonly #told = new ToldCounts();
   /** Of versions that are in it. What the report counts may be more: parts of a file that was given up were sent all the same. */
   #plainBytes = 0;
   /** Of the file on its way, what the report counts already: a small one whole, of a large one the share of its blocks. */
@@ -117,10 +117,10 @@ export class SealedWriter implements StepWriter {
 
   async *#leave({ path, seq, reason }: Omit<LeftOutFile, 'asOf'>): AsyncGenerator<Buffer> {
     const { storage, ref, report, signal } = this.#parts;
-    const isTold = report.counts.leftOut < filesWithMomentsMax;
+    const isTold = this.#told.add(reason) < filesWithMomentsMax;
     const whole = isTold ? await wholeMoments(storage, ref, { path, seq, reason, asOf: report.seq }, signal) : [];
     report.counts.leftOut++;
-    if (report.leftOut.length < reportedMax) report.leftOut.push({ path, reason });
+    reportLeftOut(report, { path, reason });
     const moments = whole.map(({ at, ...rest }) => ({ ...rest, at: at.getTime() }));
     yield* this.#bytes(encodeExportMessage('leftOut', { path, reason, says: leftOutReasons[reason], moments }));
   }

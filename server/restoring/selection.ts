@@ -6,6 +6,7 @@ import { limits } from '../../protocol/limits.ts';
 import type { StoredVersion } from '../../protocol/messages.ts';
 import { joinPath, pathFault, splitPath } from '../../protocol/paths.ts';
 import { Problem } from '../../protocol/problems.ts';
+import { isThinned, type ThinnedInPlace, ThinnedPlaces } from '../../protocol/thinned.ts';
 import { readHistory, streamVersions } from '../../storage/archive/reading/read-tree.ts';
 import type { ArchiveRef, Storage } from '../../storage/storage.ts';
 import { selectionPathsMax } from './types.ts';
@@ -60,12 +61,17 @@ export interface Walk {
 }
 
 /**
- * Versions in the order of the archive, a page at a time; `version` null: deleted, and its content is gone. `thinned`: paths
- * of the same stretch where something was of which retention has kept nothing up to the moment.
+ * `version` null: it was deleted, and its content is gone; or, `thinned`, something was there, and retention has kept nothing of
+ * it up to the moment.
  */
-export type WalkPage =
-  | { missing: Buffer }
-  | { found: readonly { path: Buffer; version: StoredVersion | null }[]; thinned: readonly Buffer[] };
+export interface Found {
+  path: Buffer;
+  version: StoredVersion | null;
+  thinned?: boolean;
+}
+
+/** In the order of the archive, a page at a time. */
+export type WalkPage = { missing: Buffer } | { found: readonly Found[] };
 
 /** Histories of deleted files read at a time. */
 const historiesAtOnce = 4;
@@ -83,6 +89,7 @@ export async function* walkSelection(
   for (const names of roots) {
     const path = joinPath(names);
     let isEmpty = true;
+    const places = new ThinnedPlaces();
     try {
       // Never taken anew: what was current may be gone since the lease ended.
       const query = { path, at: null, seq, after: null, deleted, leased: true };
@@ -90,11 +97,16 @@ export async function* walkSelection(
         signal?.throwIfAborted();
         if (frame.frame !== 'versions') continue;
         isEmpty = false;
-        yield {
-          found: deleted ? await withContent(storage, ref, frame.versions, signal) : frame.versions.map(asFound),
-          thinned: frame.thinned?.map((each) => each.path) ?? [],
-        };
+        const versions = deleted
+          ? await withContent(storage, ref, frame.versions, signal)
+          : frame.versions.map(asFound);
+        let next = 0;
+        const found = places
+          .page(frame.versions, frame.thinned ?? [])
+          .flatMap((each) => (isThinned(each) ? asThinned(each) : versions[next++]!));
+        yield { found };
       }
+      yield { found: places.end().flatMap(asThinned) };
     } catch (error) {
       if (!isNoPath(error)) throw error;
     }
@@ -102,6 +114,8 @@ export async function* walkSelection(
   }
 }
 
+/** A folder of which something comes is made for that, as others of which nothing is known are. */
+const asThinned = ({ path, comes }: ThinnedInPlace): Found[] => (comes ? [] : [{ path, version: null, thinned: true }]);
 const asFound = (version: StoredVersion): { path: Buffer; version: StoredVersion } => ({ path: version.path, version });
 
 function isNoPath(error: unknown): boolean {

@@ -86,8 +86,12 @@ async function* pass(
       continue;
     }
     const decided: (Step | Item)[] = [];
-    for (const { path, version } of page.found) {
+    for (const { path, version, thinned } of page.found) {
       await breathe();
+      if (thinned) {
+        if (kinds !== 'symlinks') decided.push({ do: 'leave', path, seq: null, reason: 'version_thinned' });
+        continue;
+      }
       const isSymlink = version?.kind === 'symlink';
       seen.symlinks ||= isSymlink;
       const below = noFolder !== null && liesBelow(path, noFolder);
@@ -97,9 +101,6 @@ async function* pass(
       decided.push(decide(steps, { path, version }, below));
     }
     yield* withRows(steps, decided, firstNames);
-    // No symlinks and no folders to go wrong by: nothing of them is written.
-    if (kinds !== 'symlinks')
-      for (const path of page.thinned) yield { do: 'leave', path, seq: null, reason: 'version_thinned' };
   }
 }
 

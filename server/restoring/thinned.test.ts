@@ -1,5 +1,5 @@
 /** Restores as of a moment whose versions retention has thinned out: planned, counted, left out and named. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
@@ -8,6 +8,7 @@ import { pruneArchive } from '../../storage/archive/retention/prune.ts';
 import { defaultRetention } from '../../storage/archive/retention/retention.ts';
 import { planRestore } from './plan.ts';
 import { collect, damage, makeWorld, readZip, type World } from './testing.ts';
+import { reportedMax } from './types.ts';
 
 let folder: string;
 let world: World;
@@ -22,7 +23,10 @@ beforeAll(async () => {
   const { storage, ref } = world;
   await world.back(...['a', 'b', 'kept'].map((name) => ({ path: `/d/${name}`, content: text(name) })));
   await world.back(...['a', 'b', 'new'].map((name) => ({ path: `/d/${name}`, content: text(`${name} 2`) })));
-  await storage.rows(`UPDATE versions SET committed_at = committed_at - interval '30 days'`);
+  // To noon of a day a month ago, so that all of it is of one day.
+  const dayMs = 86_400_000;
+  const agedMs = 30 * dayMs + (Date.now() % dayMs) - dayMs / 2;
+  await storage.rows(`UPDATE versions SET committed_at = committed_at - interval '${agedMs} ms'`);
   const none = async () => {};
   const deps = { readPolicies: async () => onlyPolicy(defaultRetention), assertMayDelete: none, assertStillHeld() {} };
   expect(await pruneArchive(storage, ref, deps)).toMatchObject({ versions: 2, refused: null });
@@ -76,3 +80,25 @@ test('chosen by itself it is named as that, and not as a path where nothing was'
   expect(told).toMatch(/^\/d\/a: retention keeps no version of it/m);
   expect(told).toMatch(/^\/d\/never: there was nothing at this path/m);
 });
+
+test('however much was thinned out, what is damaged is reported, and told with the moments that are whole', async () => {
+  await mkdir(join(folder, 'many'));
+  const small = await makeWorld(join(folder, 'many'));
+  try {
+    const files = Array.from({ length: reportedMax + 50 }, (_, i) => `/d/${i}`);
+    await small.back(...files.map((path) => ({ path, content: text('x') })));
+    await small.back({ path: '/z', content: text('whole') });
+    const [damaged] = await small.back({ path: '/z', content: text('damaged') });
+    const selection = await small.selection(['/']);
+    await small.storage.rows(`DELETE FROM versions WHERE file_id IN (SELECT file_id FROM files WHERE name <> 'z')`);
+    await damage(small, damaged![0]!, 'remove');
+    const { bytes, report } = await collect(small.assemble(selection));
+    expect(report.counts).toMatchObject({ leftOut: files.length + 1 });
+    expect(report.leftOut).toHaveLength(reportedMax / 2 + 1);
+    expect(report.leftOut.at(-1)).toEqual({ path: Buffer.from('/z'), reason: 'content_damaged' });
+    const told = readZip(bytes).get('RESTORE-INCOMPLETE.txt')!.content.toString();
+    expect(told).toMatch(/^\/z: its content is damaged in the store\n {4}\S+ \(version \d+, 16 bytes\)$/m);
+  } finally {
+    await small.close();
+  }
+}, 60_000);

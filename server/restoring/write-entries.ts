@@ -9,7 +9,15 @@ import { free, letGo } from './flow/letting-go.ts';
 import type { Window } from './flow/window.ts';
 import type { ArchiveFormat, EntryHead } from './formats/format.ts';
 import { shownPath } from './formats/zip-names.ts';
-import { FreeName, type LastText, leftOutLines, leftOutText, namesText } from './last-entries.ts';
+import {
+  FreeName,
+  type LastText,
+  leftOutLines,
+  leftOutText,
+  namesText,
+  reportLeftOut,
+  ToldCounts,
+} from './last-entries.ts';
 import type { Step, StepWriter } from './steps.ts';
 import {
   ArchiveBroken,
@@ -40,6 +48,7 @@ export class EntryWriter implements StepWriter {
   readonly #parts: WriterParts;
   readonly #leftOut: LastText;
   readonly #names: LastText;
+  readonly #told = new ToldCounts();
   readonly #leftOutName = new FreeName('RESTORE-INCOMPLETE');
   readonly #namesName = new FreeName('RESTORE-NAMES');
   /** The large file that is being written. */
@@ -90,10 +99,10 @@ export class EntryWriter implements StepWriter {
   async #leave(left: { path: Buffer; seq: number | null; reason: LeftOutReason }): Promise<void> {
     const { storage, ref, report, signal } = this.#parts;
     const { path, reason } = left;
-    const countBefore = this.#leftOut.isCut ? Number.POSITIVE_INFINITY : report.counts.leftOut;
+    const countBefore = this.#leftOut.isCut ? Number.POSITIVE_INFINITY : this.#told.add(reason);
     report.counts.leftOut++;
     await this.#leftOut.add(await leftOutLines(storage, ref, { ...left, asOf: report.seq }, countBefore, signal));
-    if (report.leftOut.length < reportedMax) report.leftOut.push({ path, reason });
+    reportLeftOut(report, { path, reason });
   }
 
   async #miss(path: Buffer): Promise<void> {

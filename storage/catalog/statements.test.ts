@@ -283,6 +283,16 @@ test.each(cases)('$name reaches every table by key in a catalog that is $catalog
   expect(wrong).toEqual([]);
 });
 
+test.each(Object.keys(catalogs))(
+  'a moment finds its run by when it began, in a catalog that is %s',
+  async (catalog) => {
+    const statement = statements.find(({ name }) => name === 'archives.findMoment')!;
+    const runs = nodesOf(await planOf(statement, catalog)).filter((node) => node['Relation Name'] === 'runs');
+    const conditions = runs.map((node) => /started_at|run_id/.exec(node['Index Cond'] ?? '')?.[0]).sort();
+    expect(conditions).toEqual(['run_id', 'started_at']);
+  },
+);
+
 test.each([...findersOfVaults].map((name) => ({ name })))('$name reads along an index', async ({ name }) => {
   const finder = declaredStatements().find((statement) => statement.name === name)!;
   for (const catalog of Object.keys(catalogs)) {

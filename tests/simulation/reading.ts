@@ -24,6 +24,9 @@ export async function readArchive(world: World, storage: Storage, ref: Device): 
       for (const version of world.checker.dump!.versions)
         if (version.archive === ref.archive && version.seq <= frame.seq) current.set(version.file, version.mac);
     if (frame.frame !== 'versions') continue;
+    // Of every name that is there now the latest version is.
+    if (frame.thinned)
+      throw new Violation(`of ${frame.thinned[0]!.path} in archive ${ref.archive} there is no version`);
     for (const version of frame.versions) found.add(shortName(version.mac));
     for (const version of frame.versions) {
       const sent = compareSent(world, ref, version);

@@ -126,7 +126,9 @@ export async function* deliver(delivery: Delivery): AsyncGenerator<Buffer> {
     const told: Ending = {
       ...ending,
       progress: progressOf(report),
+      // What may have been deleted anyway comes behind what was there.
       leftOutFirst: (report?.leftOut ?? [])
+        .toSorted((a, b) => Number(a.reason === 'version_thinned') - Number(b.reason === 'version_thinned'))
         .slice(0, leftOutTold)
         .map(({ path, reason }) => ({ path: path.toString('base64url'), reason })),
       brokeOffAt,

@@ -262,5 +262,7 @@ export function aboutPlan(row: RestoreWithLists): Record<string, JsonValue> {
     .slice(0, pathsTold)
     .map((path) => Buffer.from(path, 'base64url').toString('utf8').slice(0, pathCharactersTold).toWellFormed());
   const { seq, format, permission, deleted, pathCount, plannedFiles: files, plannedBytes: bytes } = row;
-  return { seq, format, permission, deleted, paths, pathCount, files, bytes };
+  const { plannedThinned: thinned, plannedGone: gone, plannedMissing: missing, plannedDamaged: damaged } = row;
+  const lacks = Object.entries({ damaged, gone, thinned, missing }).filter(([, count]) => count > 0);
+  return { seq, format, permission, deleted, paths, pathCount, files, bytes, ...Object.fromEntries(lacks) };
 }

@@ -18,13 +18,13 @@ import {
   type ChildRow,
   findMoment,
   followPath,
-  isThinned,
   isVisible,
   latestVersion,
   listFolders,
   listHistory,
   listLaterHistory,
   loadContents,
+  lookAtName,
   nextContents,
   type VersionRow,
 } from '../../catalog/reading/reading.ts';
@@ -148,7 +148,7 @@ export async function* streamVersions(
 
 type FoundVersion = { path: Buffer; version: VersionRow };
 /** `fileId`: of what was there, and is not kept as it was. */
-type Found = FoundVersion | { path: Buffer; version: null; fileId: number };
+type Found = FoundVersion | { path: Buffer; version: null; fileId: number; folder: boolean };
 
 /** Bytes of a version in a message, or a little more. */
 function weightOf({ path, version }: Found): number {
@@ -170,7 +170,8 @@ async function* versionsBelow(storage: Storage, ref: ArchiveRef, below: Below): 
     const own = await latestVersion(storage.database, ref, fileId, seq);
     const path = joinPath(below.names);
     if (own && (!own.deleted || below.deleted)) yield { path, version: own };
-    if (!own && (await isThinned(storage.database, ref, fileId, seq))) yield { path, version: null, fileId };
+    const name = own ? null : await lookAtName(storage.database, ref, fileId, seq);
+    if (name?.wasThere) yield { path, version: null, fileId, folder: name.isFolder };
   }
   const resume = below.after === null ? [] : namesBelow(below.names, below.after);
   // Asked for each page of names: there may be millions that are not visible, and nothing is given away until one is.
@@ -185,7 +186,9 @@ async function* versionsBelow(storage: Storage, ref: ArchiveRef, below: Below): 
   for await (const child of walkTree({ list, follow }, below.fileId, resume)) {
     if (!child.thinned && !(child.version && isVisible(child, below.deleted))) continue;
     const path = joinPath([...below.names, ...child.names]);
-    yield child.version ? { path, version: child.version } : { path, version: null, fileId: child.fileId };
+    yield child.version
+      ? { path, version: child.version }
+      : { path, version: null, fileId: child.fileId, folder: child.isFolder };
   }
 }
 
@@ -228,9 +231,9 @@ async function thinnedVersions(
   if (thinned.length === 0) return [];
   const files = thinned.map(({ fileId }) => fileId);
   const next = await nextContents(storage.database, ref, files, seq);
-  return thinned.map(({ path }, i) => {
+  return thinned.map(({ path, folder }, i) => {
     const version = next[i];
-    return { path, next: version ? { seq: version.seq, committedAt: version.committedAt.getTime() } : null };
+    return { path, folder, next: version ? { seq: version.seq, committedAt: version.committedAt.getTime() } : null };
   });
 }
 

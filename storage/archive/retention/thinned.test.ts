@@ -20,7 +20,9 @@ import { pruneArchive } from './prune.ts';
 import { defaultRetention } from './retention.ts';
 
 const storage = storageForFile();
-const agedMs = 30 * 86_400_000;
+const dayMs = 86_400_000;
+/** To noon of a day a month ago: what was committed within some seconds is of one day then, also when it is midnight now. */
+const agedMs = 30 * dayMs + (Date.now() % dayMs) - dayMs / 2;
 const everything: VersionsQuery = { path: Buffer.from('/'), at: null, seq: null, after: null, deleted: false };
 
 async function backUp(ref: ArchiveRef, ...commits: VersionMessage[][]): Promise<void> {
@@ -41,9 +43,12 @@ async function moment(): Promise<Date> {
 async function prunedLater(ref: ArchiveRef, ...moments: Date[]): Promise<Date[]> {
   const earlier = (...columns: string[]) =>
     columns.map((column) => `${column} = ${column} - interval '${agedMs} ms'`).join(', ');
+  await storage.rows('DELETE FROM commits WHERE vault_id = $1', [ref.vault]); // as after a month
   await storage.rows(`UPDATE versions SET ${earlier('committed_at')} WHERE vault_id = $1`, [ref.vault]);
   await storage.rows(`UPDATE archives SET ${earlier('last_committed_at')} WHERE vault_id = $1`, [ref.vault]);
-  await storage.rows(`UPDATE runs SET ${earlier('started_at', 'finished_at')} WHERE vault_id = $1`, [ref.vault]);
+  await storage.rows(`UPDATE runs SET ${earlier('started_at', 'finished_at', 'progressed_at')} WHERE vault_id = $1`, [
+    ref.vault,
+  ]);
   const deps = {
     readPolicies: async () => onlyPolicy(defaultRetention),
     assertMayDelete: async () => {},
@@ -60,6 +65,7 @@ async function read(ref: ArchiveRef, query: Partial<VersionsQuery>) {
   return {
     versions: pages.flatMap(({ versions }) => versions.map(({ path }) => path.toString())),
     thinned: Object.fromEntries(thinned.map(({ path, next }) => [path.toString(), next?.seq ?? null])),
+    folders: thinned.filter(({ folder }) => folder).map(({ path }) => path.toString()),
     upTo: pages.map((page) => page.upTo?.toString()),
   };
 }
@@ -79,7 +85,7 @@ test('what was there and is not kept is told with the version that comes next, i
   expect(found.thinned).toEqual({ '/d/a': 7, '/d/empty': 11, '/d/x/y': 9 });
   expect(found.upTo).toEqual(['/z']);
   expect(await read(ref, { path: Buffer.from('/d/a'), at: at! })).toEqual({
-    ...{ versions: [], thinned: { '/d/a': 7 }, upTo: ['/d/a'] },
+    ...{ versions: [], thinned: { '/d/a': 7 }, folders: [], upTo: ['/d/a'] },
   });
   // Cut off anywhere: each is told once.
   const inOrder = ['/d/a', '/d/empty', '/d/gone', '/d/kept', '/d/x/y', '/z'];
@@ -105,6 +111,46 @@ test('a moment is told by the runs where all that was committed last by then is 
   expect(found.map(({ thinned }) => thinned)).toEqual([{}, { '/a': 3, '/b': 4 }, {}]);
 });
 
+test('what has become a folder since is told, and not shown as one with nothing in it', async () => {
+  const ref = await newArchive(storage);
+  const folder = (path: string) => version(path, [], { kind: 'directory' });
+  await backUp(ref, [version('/file', []), folder('/with'), version('/with/a', []), folder('/without')]);
+  const then = await moment();
+  await backUp(ref, [{ ...folder('/file'), mtime: 2 }, version('/file/b', []), version('/without/c', [])]);
+  await backUp(ref, [
+    { ...folder('/with'), mtime: 2 },
+    { ...folder('/without'), mtime: 2 },
+  ]);
+  const [at] = await prunedLater(ref, then);
+  const found = await read(ref, { at: at! });
+  expect(found.versions).toEqual(['/with/a']);
+  expect(found.thinned).toEqual({ '/file': 5, '/with': 8, '/without': 9 });
+  expect(found.folders).toEqual(['/file', '/with', '/without']);
+  for (const path of ['/file', '/without'])
+    expect(await read(ref, { path: Buffer.from(path), at: at! })).toMatchObject({ versions: [], folders: [path] });
+});
+
+test('a run that ended with its device is over when it was last heard of, not when that was noticed', async () => {
+  const ref = await newArchive(storage);
+  await backUp(ref, [version('/a', [])]);
+  await commit(storage, ref, await newRun(storage, ref), [version('/b', [])]); // and the laptop is shut
+  const then = await moment();
+  await backUp(ref, [version('/b', [], { mtime: 2 })]);
+  const [at] = await prunedLater(ref, then);
+  expect((await findMoment(storage.database, ref, at!))!.seq).toBe(2);
+  expect((await read(ref, { at: at! })).thinned).toEqual({ '/b': 3 });
+});
+
+test('in the middle of a run it is known by the commits, for the month in which they are kept', async () => {
+  const ref = await newArchive(storage);
+  const run = await newRun(storage, ref);
+  await commit(storage, ref, run, [version('/a', [])]);
+  const then = await moment();
+  await commit(storage, ref, run, [version('/a', [], { mtime: 2 })]);
+  await storage.rows('DELETE FROM versions WHERE vault_id = $1 AND seq = 1', [ref.vault]);
+  expect((await findMoment(storage.database, ref, then))!.seq).toBe(1);
+});
+
 test('what a run that still goes on has committed is no part of a moment before', async () => {
   const ref = await newArchive(storage);
   await backUp(ref, [version('/a', [])]);
@@ -112,7 +158,10 @@ test('what a run that still goes on has committed is no part of a moment before'
   const then = await moment();
   await commit(storage, ref, run, [version('/b', [])]);
   expect((await findMoment(storage.database, ref, then))!.seq).toBe(1);
-  await storage.rows(`UPDATE runs SET finished_at = started_at, outcome = 'completed' WHERE run_id = $1`, [run]);
+  await storage.rows(
+    `UPDATE runs SET finished_at = started_at, progressed_at = started_at, outcome = 'completed' WHERE run_id = $1`,
+    [run],
+  );
   // A clock that went back, say: never beyond the first that is known to be later.
   expect((await findMoment(storage.database, ref, then))!.seq).toBe(1);
 });

@@ -21,7 +21,9 @@ const sql = {
             (SELECT v.seq FROM versions v
               WHERE v.vault_id = $1 AND v.archive_id = $2 AND v.committed_at >= $3::timestamptz + interval '1 millisecond'
               ORDER BY v.committed_at, v.seq LIMIT 1) AS "nextSeq",
-            (SELECT CASE WHEN r.finished_at < $3::timestamptz + interval '1 millisecond'
+            (SELECT max(c.first_seq + c.count - 1) FROM commits c
+              WHERE c.vault_id = $1 AND c.archive_id = $2 AND c.committed_at < $3::timestamptz + interval '1 millisecond') AS "commitSeq",
+            (SELECT CASE WHEN r.finished_at IS NOT NULL AND r.progressed_at < $3::timestamptz + interval '1 millisecond'
                          THEN coalesce((SELECT n.before_seq FROM runs n
                                          WHERE n.vault_id = $1 AND n.archive_id = $2 AND n.run_id > r.run_id
                                          ORDER BY n.run_id LIMIT 1), a.next_seq - 1)
@@ -54,7 +56,7 @@ const sql = {
     `SELECT folder.ordinal::int - 1 AS folder, child.*
        FROM unnest($4::bigint[]) WITH ORDINALITY AS folder (file_id, ordinal)
        CROSS JOIN LATERAL (
-         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.created_seq <= $3 AS "wasMade",
+         SELECT f.file_id AS "fileId", f.name, f.folder AS "isFolder", f.created_seq <= $3 AS "wasMade", f.implied AS "wasImplied",
                 v.seq, v.committed_at AS "committedAt", v.kind, v.deleted, v.size, v.mtime, v.weight
            FROM (SELECT * FROM files f
                   WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.parent_id = folder.file_id AND f.name > $5
@@ -67,9 +69,9 @@ const sql = {
           ORDER BY f.name) child`,
   ),
 
-  wasMade: statement(
-    'files.wasMade',
-    `SELECT f.folder AS "isFolder", f.created_seq <= $4 AS "wasMade"
+  lookAtName: statement(
+    'files.lookAtName',
+    `SELECT f.folder AS "isFolder", f.created_seq <= $4 AND NOT f.implied AS "wasThere"
        FROM files f WHERE f.vault_id = $1 AND f.archive_id = $2 AND f.file_id = $3`,
   ),
 
@@ -115,8 +117,9 @@ const sql = {
 
 /**
  * The last seq committed by a moment, or the newest when none is given; 0 before the first commit. Where retention has taken
- * the versions that were committed last by then, it is known by the runs: all that one had committed when it ended, or when
- * the one after it began. Of a moment in the middle of a run it may be earlier by what was taken.
+ * the versions that were committed last by then, it is known by the commits of a month, and by the runs: all that one had
+ * committed when it was last heard of, or when the one after it began. Of a moment in the middle of a run it may be earlier by
+ * what was taken, when the commits are forgotten.
  * @returns null when there is no such archive
  */
 export async function findMoment(
@@ -128,6 +131,7 @@ export async function findMoment(
     newestSeq: number;
     now: Date;
     lastSeq: number | null;
+    commitSeq: number | null;
     nextSeq: number | null;
     runSeq: number | null;
   }>(sql.findMoment, [ref.vault, ref.archive, at]);
@@ -135,7 +139,7 @@ export async function findMoment(
   if (!at) return { seq: row.newestSeq, at: row.now };
   // A run may begin while what the one before it sent is still being committed.
   const byRuns = Math.min(row.runSeq ?? 0, (row.nextSeq ?? row.newestSeq + 1) - 1);
-  return { seq: Math.max(row.lastSeq ?? 0, byRuns), at };
+  return { seq: Math.max(row.lastSeq ?? 0, row.commitSeq ?? 0, byRuns), at };
 }
 
 /** The ids along a path, as far as it exists: as many as it has names when all of it does. */
@@ -199,7 +203,7 @@ export async function listFolders(
   folders: readonly number[],
   page: { seq: number; after: Buffer; limit: number },
 ): Promise<ChildRow[][]> {
-  type Row = { folder: number; name: Buffer; isFolder: boolean; wasMade: boolean } & {
+  type Row = { folder: number; name: Buffer; isFolder: boolean; wasMade: boolean; wasImplied: boolean } & {
     [K in keyof VersionRow]: VersionRow[K] | null;
   };
   const rows = await db.query<Row>(sql.listFolders, [
@@ -211,13 +215,14 @@ export async function listFolders(
     page.limit,
   ]);
   const children: ChildRow[][] = folders.map(() => []);
-  for (const { folder, name, isFolder, wasMade, ...version } of rows) {
+  for (const { folder, name, isFolder, wasMade, wasImplied, ...version } of rows) {
     children[folder]!.push({
       name,
       fileId: version.fileId!,
       isFolder,
       implied: isFolder && wasMade,
-      thinned: !isFolder && wasMade && version.seq === null,
+      // A row that was made for what lies in it had no version then; any other had its own.
+      thinned: wasMade && !wasImplied && version.seq === null,
       version: version.seq === null ? null : (version as VersionRow),
     });
   }
@@ -234,15 +239,20 @@ export async function latestVersion(
   return row ?? null;
 }
 
-/** Whether something was at a name by a seq of which it has no version: `thinned` of what is listed. */
-export async function isThinned(db: Database, ref: ArchiveRef, fileId: number, seq: number): Promise<boolean> {
-  const [row] = await db.query<{ isFolder: boolean; wasMade: boolean }>(sql.wasMade, [
+/** Of a name without a version up to a seq: whether it was there by then (`thinned` of what is listed), and `isFolder`. */
+export async function lookAtName(
+  db: Database,
+  ref: ArchiveRef,
+  fileId: number,
+  seq: number,
+): Promise<{ wasThere: boolean; isFolder: boolean } | null> {
+  const [row] = await db.query<{ wasThere: boolean; isFolder: boolean }>(sql.lookAtName, [
     ref.vault,
     ref.archive,
     fileId,
     seq,
   ]);
-  return row?.wasMade === true && !row.isFolder;
+  return row ?? null;
 }
 
 /** The first version with content of each file behind a seq, in the order asked; undefined: there is none. */

@@ -130,7 +130,7 @@ function assertFound({ missingPaths, files, folders, links, gone, thinned, seq }
   const more = missingPaths.length > 1 ? `, nor at ${missingPaths.length - 1} more` : '';
   throw new Problem(
     'not_found',
-    `the archive holds nothing at ${printablePath(path)}${more} as of this moment: browse or search it, or name another moment`,
+    `the archive holds nothing at ${printablePath(path)}${more} as of this moment: browse or search it, name another moment, or ask for what was deleted by then, too (\`deleted\`)`,
     { field: 'paths', seq },
   );
 }
