@@ -123,6 +123,9 @@ export async function count(
   }
 }
 
+/** Of a path in a problem: enough to know it again. */
+const pathCharactersTold = 300;
+
 /** @throws Problem not_found: none of the paths is there, as when one was mistyped */
 function assertFound({ missingPaths, files, folders, links, gone, thinned, seq }: RestorePlan): void {
   const [path] = missingPaths;
@@ -130,7 +133,7 @@ function assertFound({ missingPaths, files, folders, links, gone, thinned, seq }
   const more = missingPaths.length > 1 ? `, nor at ${missingPaths.length - 1} more` : '';
   throw new Problem(
     'not_found',
-    `the archive holds nothing at ${printablePath(path)}${more} as of this moment: browse or search it, name another moment, or ask for what was deleted by then, too (\`deleted\`)`,
+    `the archive holds nothing at ${printablePath(path).slice(0, pathCharactersTold).toWellFormed()}${more} as of this moment: browse or search it, name another moment, or ask for what was deleted by then, too (\`deleted\`)`,
     { field: 'paths', seq },
   );
 }
