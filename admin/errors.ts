@@ -12,7 +12,7 @@ export class UsageError extends Error {
   override name = 'UsageError';
 }
 
-/** It was answered, and what the answer says is that it cannot be done, or that there was nothing to do it to. */
+/** It was answered, and what the answer says is that it cannot be done, or not all of it, or that there was nothing to do it to. */
 export class NotAsAsked extends Error {
   readonly code = 'not_as_asked';
   override name = 'NotAsAsked';

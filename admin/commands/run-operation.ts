@@ -60,7 +60,7 @@ export async function runOperation(session: Session, invocation: Invocation): Pr
   if (isStream(operation)) return passOn(await send(query), common.output ?? null);
   if (common.all && hasNextPage(operation)) return sayAll(operation, query, send, common);
   const answer = await jsonOf(await send(query));
-  const verdict = verdictOn(operation, params, answer);
+  const verdict = verdictOn(operation, { params, body }, answer);
   if (common.json) sayJson(answer);
   else sayAnswer(operation, answer, verdict);
   if (verdict?.isFailure) throw new NotAsAsked(verdict.says);

@@ -6,20 +6,26 @@ import type { Operation } from '../document/operations.ts';
 
 export interface Verdict {
   says: string;
-  /** Nothing of it was done: an exit code, and not a note alone. */
+  /** Nothing of it was done, or not all of it: an exit code, and not a note alone. */
   isFailure: boolean;
+}
+
+/** What was asked with it. */
+export interface AskedWith {
+  params: readonly string[];
+  body?: unknown;
 }
 
 /** @returns null: nothing is to be said beside the answer */
 export function verdictOn(
   { method, path }: Pick<Operation, 'method' | 'path'>,
-  params: readonly string[],
+  asked: AskedWith,
   answer: unknown,
 ): Verdict | null {
   if (typeof answer !== 'object' || answer === null) return null;
   const { fault } = answer as { fault?: unknown };
   if (isFault(fault)) return { says: `${fault.detail} (${fault.code})`, isFailure: true };
-  if (`${method} ${path}` === 'POST /v1/repositories/{guid}/undelete') return verdictOnUndeleting(params[0]!, answer);
+  if (`${method} ${path}` === 'POST /v1/repositories/{guid}/undelete') return verdictOnUndeleting(asked, answer);
   return null;
 }
 
@@ -32,18 +38,34 @@ function isFault(fault: unknown): fault is { code: string; detail: string } {
 const namesMax = 5;
 
 function verdictOnUndeleting(
-  repository: string,
-  answer: { gone?: unknown; shown?: unknown; next?: unknown },
+  { params, body }: AskedWith,
+  answer: { gone?: unknown; shown?: unknown; damaged?: unknown; next?: unknown },
 ): Verdict | null {
-  const { gone, shown, next } = answer;
-  const names = Array.isArray(gone) ? gone.map(String) : [];
-  if (names.length > 0) {
-    const more = names.length > namesMax ? ` and ${names.length - namesMax} more` : '';
-    return {
-      says: `Nothing is hidden under ${names.slice(0, namesMax).join(', ')}${more}: it never was there, or is gone for good.\nWhat can be had back: npm run admin -- repositories hidden list ${repository}`,
-      isFailure: true,
-    };
-  }
-  const isNothing = Object.keys(shown ?? {}).length === 0 && (next ?? null) === null;
-  return isNothing ? { says: 'Nothing of it was hidden, so nothing has changed.', isFailure: false } : null;
+  const { gone, shown, damaged, next } = answer;
+  const faults: string[] = [];
+  const never = namesIn(gone);
+  if (never.length > 0)
+    faults.push(
+      `Nothing is hidden under ${namesInWords(never, never.length)}: it never was there, or is gone for good.\nWhat can be had back: npm run admin -- repositories hidden list ${params[0]}`,
+    );
+  const { files = 0, first } = (damaged ?? {}) as { files?: number; first?: unknown };
+  if (files > 0)
+    faults.push(
+      `${files === 1 ? '1 file' : `${files} files`} cannot be had back, for what they hold is damaged: ${namesInWords(namesIn(first), files)}.\nWhoever runs the server sees more by its check (the alert \`damaged\`); once it is mended, undelete them again.`,
+    );
+  if (faults.length > 0) return { says: faults.join('\n'), isFailure: true };
+  if (Object.keys(shown ?? {}).length > 0 || (next ?? null) !== null) return null;
+  // Steps before this one may have had everything back.
+  const isFirst = ((body ?? {}) as { after?: unknown }).after === undefined;
+  const says = isFirst ? 'Nothing of it was hidden, so nothing has changed.' : 'Nothing more of it is hidden.';
+  return { says, isFailure: false };
+}
+
+const namesIn = (list: unknown): string[] => (Array.isArray(list) ? list.map(String) : []);
+
+/** The first of them, and how many more there are. */
+function namesInWords(names: readonly string[], count: number): string {
+  const told = names.slice(0, namesMax);
+  const more = count > told.length ? ` and ${count - told.length} more` : '';
+  return `${told.join(', ')}${more}`;
 }
