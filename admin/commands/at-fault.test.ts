@@ -21,6 +21,9 @@ const options = [
   option('name', text, ['']),
   option('why', text, ['x'.repeat(200)]),
   option('password', text, ['FILE'], '--password-file'),
+  option('windows', { type: 'array', items: { type: 'object' } }, ['[{"days":[9]}]']),
+  option('windows.0', text, ['x']),
+  option('policy', { type: 'object' }),
   option('evenIfInUse', { type: 'boolean' }, [], '--even-if-in-use'),
 ];
 const said = (message: string, field?: string, hasBody = false): string =>
@@ -39,12 +42,19 @@ test.each([
   ['why', `--why ${'x'.repeat(80)}...`],
   ['password', '--password-file FILE'],
   ['guid', 'guid'],
+  ['guid.0', 'guid.0'],
+  // What is inside of an option has none of its own: of two that it is inside of, the nearer one.
+  ['windows.1.days.1', '1.days.1 in --windows [{"days":[9]}]'],
+  ['windows.0.days.1', 'days.1 in --windows.0 x'],
+  ['policy.deleted', 'deleted in --policy'],
+  ['paths.1.name', '1.name in --paths'],
 ])('the field %s at fault is told as %s', (field, shown) => {
   expect(said('it is wrong', field)).toBe(`it is wrong (at fault: ${shown})`);
 });
 
 test('of a body that was given as one, fields are told as they stand in it', () => {
   expect(said('it is wrong', 'to.folder', true)).toBe('it is wrong (at fault: to.folder)');
+  expect(said('it is wrong', 'policy.deleted', true)).toBe('it is wrong (at fault: policy.deleted)');
   expect(said('it is wrong', 'at', true)).toBe('it is wrong (at fault: --at yesterday)');
 });
 

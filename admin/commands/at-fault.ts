@@ -39,16 +39,24 @@ export function saidOfOptions(
 /** A text of others may be long. */
 const shownMax = 80;
 
+/** The option with that name, or else the nearest one that it lies in. */
 function atFault(field: string, options: readonly GivenOption[]): string | null {
-  // `paths.2` is the third of a list.
-  const [, name, index] = /^(.*?)(?:\.(\d+))?$/s.exec(field)!;
-  const option = find(field, options) ?? find(name!, options);
-  if (!option) return null;
-  const { flag, texts } = option;
-  const text = texts.length === 1 ? texts[0] : index === undefined ? undefined : texts[Number(index)];
-  if (text === undefined) return flag;
+  const names = field.split('.');
+  for (let length = names.length; length > 0; length--) {
+    const option = find(names.slice(0, length).join('.'), options);
+    if (option) return saidOf(option, names.slice(length));
+  }
+  return null;
+}
+
+/** @param inside what is at fault in it; of a list of texts (`paths.2`) one was given for each */
+function saidOf({ flag, texts, field }: GivenOption, inside: readonly string[]): string {
+  const isOneOfList = field.kind === 'list' && inside.length === 1 && /^\d+$/.test(inside[0]!);
+  const text = texts.length === 1 ? texts[0] : isOneOfList ? texts[Number(inside[0])] : undefined;
+  const within = inside.length === 0 || isOneOfList ? '' : `${inside.join('.')} in `;
+  if (text === undefined) return `${within}${flag}`;
   const shown = text === '' || /[\s']/.test(text) ? JSON.stringify(text) : text;
-  return `${flag} ${shown.length > shownMax ? `${shown.slice(0, shownMax)}...` : shown}`;
+  return `${within}${flag} ${shown.length > shownMax ? `${shown.slice(0, shownMax)}...` : shown}`;
 }
 
 const find = (field: string, options: readonly GivenOption[]): GivenOption | undefined =>
