@@ -157,6 +157,10 @@ test('what an archive password wraps comes back to whoever gives it', async () =
   await expect(curl(...withPassword('another'), ...content)).rejects.toThrow(/403/);
   const file = join(scratch, 'wrapped.tar');
   writeFileSync(join(scratch, 'password'), 'another\n');
+  const unwrapped = admin(token, 'restores', 'fetch', String(id), '--output', file);
+  await expect(unwrapped).rejects.toThrow(
+    `npm run admin -- restores fetch-wrapped ${id} --password-file FILE --output ${file}`,
+  );
   const fetching = ['restores', 'fetch-wrapped', String(id), '--output', file];
   await expect(admin(token, ...fetching, '--password-file', join(scratch, 'password'))).rejects.toThrow(
     /archive password/,

@@ -1,8 +1,12 @@
 import { expect, test } from '@jest/globals';
 import { Problem } from '../../protocol/problems.ts';
+import { openApiDocument } from '../../server/http/api/openapi.ts';
+import { apiRoutes } from '../../server/http/api/routes.ts';
 import { fieldOf } from '../document/fields.ts';
+import { operationsOf } from '../document/operations.ts';
 import type { Schema } from '../document/schema.ts';
 import { saidOfOptions } from './at-fault.ts';
+import { neighbourWith } from './neighbour.ts';
 import type { GivenOption } from './options.ts';
 import { problemInWords } from './output.ts';
 
@@ -62,6 +66,24 @@ test('fields that a message names are told as options, and its other words are l
   expect(said('end it first, or set evenIfInUse')).toBe('end it first, or set --even-if-in-use true');
   expect(said('POST it as `password`, at once')).toBe('POST it as --password-file, at once');
   expect(said('give `other`, someThing or a name')).toBe('give `other`, someThing or a name');
+});
+
+test('of a field that only the command beside it has an option for, that command is named', () => {
+  const operations = operationsOf(JSON.parse(JSON.stringify(openApiDocument(apiRoutes, { version: '1' }))));
+  const operation = operations.find(({ method, path }) => `${method} ${path}` === 'GET /v1/restores/{id}/content')!;
+  const told = (field: string): string => {
+    const problem = new Problem('malformed_request', 'it is wrapped: POST it as `password`', { field });
+    const invoked = { operation, operations, params: ['17'], output: 'x y.zip' };
+    const said = saidOfOptions(problem, [], {
+      hasBody: false,
+      neighbourWith: (named) => neighbourWith(named, invoked),
+    });
+    return problemInWords(said as Problem);
+  };
+  expect(told('password')).toBe(
+    "it is wrapped: POST it as --password-file\nThat is: npm run admin -- restores fetch-wrapped 17 --password-file FILE --output 'x y.zip'",
+  );
+  expect(told('other')).toBe('it is wrapped: POST it as `password` (at fault: other)');
 });
 
 test('scripts are told what the server said, and other errors stay what they are', () => {

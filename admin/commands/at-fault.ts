@@ -3,6 +3,7 @@
  * options. Pure. Scripts are told of the fields, as the API is.
  */
 import { Problem } from '../../protocol/problems.ts';
+import type { Neighbour } from './neighbour.ts';
 import type { GivenOption } from './options.ts';
 
 /** With the words for whoever gave options. Everything else of it is the server's. */
@@ -10,28 +11,35 @@ export class ProblemOfOptions extends Problem {
   readonly inWords: string;
   /** The option at fault, and what was given with it; null: none of them is. */
   readonly atFault: string | null;
+  /** The command that takes what is at fault, as it is typed; null: this one does, or none. */
+  readonly instead: string | null;
 
-  constructor(problem: Problem, said: { inWords: string; atFault: string | null }) {
+  constructor(problem: Problem, said: { inWords: string; atFault: string | null; instead: string | null }) {
     super(problem.code, problem.message, problem.extras, { cause: problem });
     this.inWords = said.inWords;
     this.atFault = said.atFault;
+    this.instead = said.instead;
   }
 }
 
 /**
  * @param hasBody the rest was given as one body, and is called as it is there
+ * @param neighbourWith asked for a field that none of the options stands for
  * @returns the error, as one of options where it is a problem of the server
  */
 export function saidOfOptions(
   error: unknown,
   options: readonly GivenOption[],
-  { hasBody }: { hasBody: boolean },
+  { hasBody, neighbourWith = () => null }: { hasBody: boolean; neighbourWith?: (field: string) => Neighbour | null },
 ): unknown {
   if (!(error instanceof Problem)) return error;
   const { field } = error.extras;
+  const known = field === undefined || atFault(field, options) !== null;
+  const neighbour = known ? null : neighbourWith(field);
   const given = hasBody ? options.filter(({ texts, isNull }) => texts.length > 0 || isNull) : options;
   return new ProblemOfOptions(error, {
-    inWords: withOptions(error.message, options),
+    inWords: withOptions(error.message, neighbour ? [neighbour.option] : options),
+    instead: neighbour?.command ?? null,
     atFault: field === undefined ? null : atFault(field, given),
   });
 }

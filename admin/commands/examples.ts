@@ -34,7 +34,9 @@ function asIn(example: unknown, { field, flag }: GivenOption): string[] {
   return values.map((each) => `${flag} ${quoted(typeof each === 'string' ? each : JSON.stringify(each))}`);
 }
 
-const quoted = (text: string): string => (/^[\w./:@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+/** As a shell takes it for one word. */
+export const quoted = (text: string): string =>
+  /^[\w./:@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Where nothing is needed, the first one. An object is given by what is in it, where none of that is a list or JSON. */
 function neededOf(inBody: readonly GivenOption[]): GivenOption[] {

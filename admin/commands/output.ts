@@ -44,9 +44,10 @@ function errorForScripts(failure: Error): object {
 /** The problem's own words, the option or field at fault, and what to do next. */
 export function problemInWords(problem: Problem): string {
   const ofOptions = problem instanceof ProblemOfOptions ? problem : null;
+  const instead = ofOptions?.instead ?? null;
   const field = ofOptions?.atFault ?? problem.extras.field;
-  const where = field === undefined ? '' : ` (${fieldInWords(field)})`;
-  const next = adviceFor(problem);
+  const where = field === undefined || instead !== null ? '' : ` (${fieldInWords(field)})`;
+  const next = instead === null ? adviceFor(problem) : `That is: ${instead}`;
   return `${ofOptions?.inWords ?? problem.message}${where}${next === null ? '' : `\n${next}`}`;
 }
 

@@ -6,6 +6,7 @@ import type { Schema } from '../document/schema.ts';
 import { NotAServer, NotAsAsked, UsageError } from '../errors.ts';
 import { saidOfOptions } from './at-fault.ts';
 import { confirmDanger, filled, isDangerous } from './dangerous.ts';
+import { neighbourWith } from './neighbour.ts';
 import { type GivenOptions, readBody, readQuery } from './options.ts';
 import { note, say, sayJson, sayJsonLine, terminalWidth, withOutcome } from './output.ts';
 import { ask, type Session } from './session.ts';
@@ -54,7 +55,13 @@ export async function runOperation(session: Session, invocation: Invocation): Pr
   if (isDangerous(operation) && !common.yes) await confirmDanger(session, operation, params, operations);
   const send = (more: URLSearchParams): Promise<Answer> =>
     sendAsked(session, operation, { ...asked, path: pathOf(operation, params, more) }).catch((error: unknown) => {
-      throw withOutcome(saidOfOptions(error, given.fields, { hasBody: common.body !== undefined }), { isReading, key });
+      const neighbour = (field: string) =>
+        neighbourWith(field, { operation, operations, params, output: common.output });
+      const said = saidOfOptions(error, given.fields, {
+        hasBody: common.body !== undefined,
+        neighbourWith: neighbour,
+      });
+      throw withOutcome(said, { isReading, key });
     });
 
   if (isStream(operation)) return passOn(await send(query), common.output ?? null);
