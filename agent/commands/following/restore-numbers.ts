@@ -10,6 +10,7 @@ export class RestoreNumbers {
   hear(frame: ChannelFrame): void {
     if (frame.type !== 'command' || frame.command.kind !== 'restore' || frame.command.restore === undefined) return;
     const { id, restore } = frame.command;
+    this.#numbers.delete(id); // or it would keep its old place
     this.#numbers.set(id, restore);
     if (this.#numbers.size > numbersMax) this.#numbers.delete(this.#numbers.keys().next().value!);
   }
