@@ -27,7 +27,7 @@ import { startMeter } from './meter.ts';
 import { createOutput, exitCodes, type Output, UsageError } from './output.ts';
 import { reportRestore, shownMax, type WritingOptions, withWritingOptions } from './restore-report.ts';
 import { type CommonOptions, homeOf, withInterrupt } from './session.ts';
-import { bytesInWords, countInWords, momentInWords, pathForJson, pathInWords } from './words.ts';
+import { bytesInWords, countInWords, momentInWords, pathForJson, pathInWords, wordInShell } from './words.ts';
 
 interface OpenExportOptions extends CommonOptions, SecretOptions, WritingOptions {
   to?: string;
@@ -246,8 +246,7 @@ function tellNothingThere(
   fields: object,
 ): number {
   const where = pathInWords(within!);
-  const list = file === '-' ? 'open-export - --list' : `open-export ${file} --list`;
-  const next = `What it holds: npm run agent -- ${list}`;
+  const next = `What it holds: npm run agent -- open-export ${wordInShell(file)} --list`;
   if (isWhole) throw new Problem('not_found', `the export holds nothing at ${where}. ${next}`, { field: 'path' });
   output.note(`What can be read of the export holds nothing at ${where}. ${next}`);
   output.emit('end', { outcome: 'incomplete', ...fields });

@@ -43,3 +43,8 @@ export function pathForJson(path: Uint8Array): { path: string; pathBase64?: stri
     ? { path: text }
     : { path: text, pathBase64: Buffer.from(path).toString('base64') };
 }
+
+/** As a shell takes it for one word, in a command that is shown to be typed. */
+export function wordInShell(text: string): string {
+  return /^[\w./:@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
