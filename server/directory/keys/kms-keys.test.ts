@@ -197,8 +197,8 @@ describe('faults', () => {
       ['PendingDeletion', 'KMSInvalidStateException'],
     ] as const) {
       key.state = state;
-      for (const asked of [keys.seal(secret, context), keys.unseal(record, context)]) {
-        const refused = await failure(asked);
+      for (const ask of [() => keys.seal(secret, context), () => keys.unseal(record, context)]) {
+        const refused = await failure(ask());
         expect([refused.kind, refused.message]).toEqual(['refused', expect.stringContaining(says)]);
         expect(refused.message).toContain(key.arn);
       }
