@@ -79,9 +79,7 @@ test('a folder may end with a slash; a file is refused as one, and names what it
   const file = await ask('tree', { path: '/d/a b.txt' });
   expect([file.status, file.json]).toMatchObject([409, { code: 'conflict', field: 'path', kind: 'file' }]);
   expect(file.json.detail).toContain('devices history list');
-  // It was there at a moment, and is not now: a page with nothing in it.
   expect((await ask('tree', { path: '/gone', seq: '5' })).status).toBe(409);
-  expect((await ask('tree', { path: '/gone' })).json.items).toEqual([]);
 });
 
 test('what was deleted is there on request; a time that is none is null', async () => {
@@ -191,6 +189,37 @@ test('a long search without a hit says how far it is, and goes on from there', a
     hits: 0,
     next: null,
   });
+});
+
+test('where nothing is at the moment is no folder, though something was, or came later', async () => {
+  const at = async (path: string, seq: number | null, more: Query = {}): Promise<unknown> => {
+    const { status, json } = await ask('tree', { path, ...(seq !== null && { seq: String(seq) }), ...more });
+    return status === 200 ? { items: (json.items as unknown[]).length } : [status, json.field];
+  };
+  const before = (await ask('tree')).json.seq as number;
+  await commit(world.storage, ref(), run, [version('/empty', [], { kind: 'directory' }), version('/implied/x')]);
+  const then = before + 2;
+  await commit(world.storage, ref(), run, [deletion('/empty'), deletion('/implied/x')]);
+  const nothing = [404, 'path'];
+  for (const path of ['/empty', '/implied']) expect([path, await at(path, before)]).toEqual([path, nothing]);
+  expect([await at('/empty', then), await at('/implied', then)]).toEqual([{ items: 0 }, { items: 1 }]);
+  expect([await at('/empty', null), await at('/empty', null, { deleted: '1' })]).toEqual([nothing, { items: 0 }]);
+  // A folder that nobody has told of is there as soon as something was in it: in its parent, and so here.
+  expect([await at('/implied', null), await at('/implied', null, { deleted: '1' })]).toEqual([
+    { items: 0 },
+    { items: 1 },
+  ]);
+  expect([await at('/gone', null), await at('/gone', 4)]).toEqual([nothing, nothing]);
+  expect(await at('/gone', null, { deleted: '1' })).toEqual([409, 'path']);
+  expect([await at('/', 0), await at('/d', 0)]).toEqual([{ items: 0 }, nothing]);
+  // Of later pages, too.
+  const behind = (seq: number): string =>
+    Buffer.from(JSON.stringify({ seq, name: Buffer.from('y').toString('base64url') })).toString('base64url');
+  expect(await at('/empty', null, { after: behind(then) })).toEqual({ items: 0 });
+  expect(await at('/empty', null, { after: behind(then + 2) })).toEqual(nothing);
+  const { json } = await ask('tree', { path: '/gone' });
+  expect(json.detail).toContain('`deleted`');
+  expect((await ask('tree', { path: '/implied', seq: String(before), deleted: '1' })).json.detail).not.toContain('`');
 });
 
 test('what a state of the device stops: for its user, for an administrator', async () => {

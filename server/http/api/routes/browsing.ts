@@ -6,11 +6,13 @@
  */
 import { z } from 'zod';
 import { limits } from '../../../../protocol/limits.ts';
+import { splitPath } from '../../../../protocol/paths.ts';
 import { Problem } from '../../../../protocol/problems.ts';
 import { browseFolder, browseVersions, type MomentAsked } from '../../../../storage/archive/reading/browse.ts';
 import { type Hit, searchArchive } from '../../../../storage/archive/reading/search.ts';
 import { searchBounds } from '../../../../storage/archive/reading/search-pattern.ts';
-import type { Shown } from '../../../../storage/catalog/reading/search.ts';
+import { followPath } from '../../../../storage/catalog/reading/reading.ts';
+import { candidatesAmong, findShown, noFilters, type Shown } from '../../../../storage/catalog/reading/search.ts';
 import type { ArchiveRef, Storage } from '../../../../storage/storage.ts';
 import { assertMayBrowse } from '../../../directory/restores/may-browse.ts';
 import { checkedPath, textPath } from '../../../directory/restores/pushing/target.ts';
@@ -68,17 +70,39 @@ function pathOf({ path, pathBytes }: PlaceAsked): Buffer {
   return pathBytes ? checkedPath(pathBytes, 'pathBytes') : textPath(path ?? '/', 'path');
 }
 
-/** An empty page is no answer about a file. @throws Problem conflict, field `path` */
-async function assertIsFolder(storage: Storage, ref: ArchiveRef, asked: { path: Buffer; seq: number }): Promise<void> {
-  const { path, seq } = asked;
-  const moment = { at: null, seq };
-  const [newest] = (await browseVersions(storage, ref, { path, moment, below: null, limit: 1 })).versions;
-  if (!newest || newest.deleted || newest.kind === 'directory') return;
-  const what = newest.kind === 'file' ? 'a file' : 'a symbolic link';
+const anyName = { bytesMin: 0, like: null, holds: null };
+
+interface PlaceLooked {
+  path: Buffer;
+  seq: number;
+  deleted: boolean;
+}
+
+/**
+ * An empty page is no answer about a file, nor about where nothing is at the moment: so it is asked what is there, as its
+ * own folder shows it.
+ * @throws Problem not_found, or conflict with `kind`; field `path`
+ */
+async function assertIsFolder({ database }: Storage, ref: ArchiveRef, asked: PlaceLooked): Promise<void> {
+  const { path, seq, deleted } = asked;
+  const names = splitPath(path);
+  if (names.length === 0) return;
+  const ids = await followPath(database, ref, names);
+  const known = ids.length < names.length ? [] : [ids.at(-1)!];
+  const made = await candidatesAmong(database, ref, known, { seq, names: anyName });
+  const [there] = await findShown(database, ref, made, { seq, deleted, filters: noFilters });
+  if (!there) {
+    const next = deleted
+      ? 'ask for another moment'
+      : 'ask for what was deleted, too (`deleted`), or for another moment';
+    throw new Problem('not_found', `there is nothing at this path as of this moment: ${next}`, { field: 'path' });
+  }
+  if (there.kind === 'directory') return;
+  const what = there.kind === 'file' ? 'a file' : 'a symbolic link';
   throw new Problem(
     'conflict',
     `this is ${what}, not a folder: to see its versions, ask for its history (devices history list)`,
-    { field: 'path', kind: newest.kind },
+    { field: 'path', kind: there.kind },
   );
 }
 
@@ -183,7 +207,7 @@ export const browsingRoutes: readonly ApiRoute[] = [
     path: '/v1/devices/:guid/tree',
     tag,
     summary: 'Show a folder of an archive',
-    says: 'A page of it as of a moment, in byte order of names. 409 with `kind` for what is no folder. The pages that follow are of the same moment, whatever is backed up meanwhile. One may come short, or empty, where much was deleted: there are more while `next` says so.',
+    says: 'A page of it as of a moment, in byte order of names. 409 with `kind` for what is no folder, 404 where nothing is at the moment. The pages that follow are of the same moment, whatever is backed up meanwhile. One may come short, or empty, where much was deleted: there are more while `next` says so.',
     may,
     params: deviceParams,
     query: z.strictObject({
@@ -209,8 +233,8 @@ export const browsingRoutes: readonly ApiRoute[] = [
         after: from && Buffer.from(from.name, 'base64url'),
         limit: query.limit,
       });
-      if (entries.length === 0 && next === null && from === null)
-        await assertIsFolder(deps.storage, target, { path, seq });
+      if (entries.length === 0 && next === null)
+        await assertIsFolder(deps.storage, target, { path, seq, deleted: query.deleted });
       return {
         seq,
         prunedAt: iso(prunedAt),
