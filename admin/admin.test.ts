@@ -246,7 +246,7 @@ describe('the description of the server', () => {
     expect(help).toMatchObject({ code: 0, err: '' });
     expect(help.out).toContain('--parent <number>');
     expect(help.out).toContain('org.update_deactivate');
-    expect(help.out).toContain('npm run admin -- organizations move 3 --parent 3');
+    expect(help.out).toContain('npm run admin -- organizations move 3 --parent 1');
     expect((await admin.run([])).out + (await admin.run(['--help'])).out).toContain('organizations');
     // An older server's, without most commands.
     const [file] = readdirSync(admin.home).filter((name) => name.startsWith('api-'));

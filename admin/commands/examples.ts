@@ -57,13 +57,11 @@ function isInside({ field: { path } }: GivenOption, { field: { path: above } }: 
   return path.length > above.length && above.every((name, at) => name === path[at]);
 }
 
-function exampleOf({ field: { path, kind, choices, item, secret, example }, flag }: GivenOption): string {
+function exampleOf({ field: { path, kind, choices, item, secret, ...field }, flag }: GivenOption): string {
   if (secret) return `${flag} FILE`;
-  const value = item?.choices[0] ?? choices[0] ?? example ?? undefined;
-  if (value !== undefined) return `${flag} ${quoted(value)}`;
+  const value = item?.choices[0] ?? choices[0] ?? field.example ?? item?.example ?? null;
+  if (value !== null) return `${flag} ${quoted(value)}`;
   const kinds: Partial<Record<Field['kind'], string>> = {
-    integer: '3',
-    number: '3',
     boolean: 'true',
     object: "'{...}'",
     any: "'{...}'",

@@ -23,7 +23,7 @@ export interface Field {
   form: { pattern: RegExp; says: string } | null;
   /** It, or what it is inside of, may be left out; if none is, it is needed. For the examples of a command. */
   needed: boolean;
-  /** A text it could be; null: nobody says. */
+  /** A text or number it could be; null: nobody says. */
   example: string | null;
   /** Read from a file, stdin or a person, never from the command line, which others can see. */
   secret: boolean;
@@ -84,12 +84,16 @@ function formOf(schema: Schema, name: string): Field['form'] {
   }
 }
 
-function exampleOf({ examples = [], format }: Schema, name: string): string | null {
+/** What is said to be one, or else one that is within bounds: an example that is refused helps nobody. */
+function exampleOf({ type, examples = [], format, default: usual, minimum, exclusiveMinimum }: Schema, name: string) {
   const [example] = examples.flat();
   if (typeof example === 'string') return example;
+  if (typeof example === 'number') return String(example);
   // Behind the moment that it goes with.
   if (format === 'date-time') return name === 'until' ? '2026-04-01T00:00:00Z' : '2026-03-01T14:30:00Z';
-  return null;
+  if (type !== 'integer' && type !== 'number') return null;
+  if (typeof usual === 'number') return String(usual);
+  return String(Math.max(3, Math.ceil(minimum ?? 3), Math.floor(exclusiveMinimum ?? 2) + 1));
 }
 
 function kindOf(schema: Schema): Kind {

@@ -15,6 +15,8 @@ export interface Schema {
   default?: unknown;
   format?: string;
   pattern?: string;
+  minimum?: number;
+  exclusiveMinimum?: number;
   examples?: unknown[];
   writeOnly?: boolean;
 }

@@ -14,11 +14,16 @@ function written(text: string): string {
   return `${new Date(text).toISOString().slice(0, 19)}${fraction}Z`;
 }
 
+const text = z.iso.datetime({ offset: true }).refine(isMoment, 'is before the year 1, or after 9999');
+
 /** ISO 8601 with an offset. */
-export const Moment = z.iso
-  .datetime({ offset: true })
-  .refine(isMoment, 'is before the year 1, or after 9999')
-  .transform(written);
+export const Moment = text.transform(written);
+
+// By the clock when the program begins: whatever the year, six months ahead and less than two years.
+const ahead = `${new Date().getUTCFullYear() + 1}-06-30T00:00:00Z`;
+
+/** The same, of what has to be ahead: those who read examples get one that is not refused. */
+export const MomentAhead = text.meta({ examples: [ahead] }).transform(written);
 
 /** As it is answered; null: there is none. */
 export const iso = (moment: Date | null | undefined): string | null => moment?.toISOString() ?? null;

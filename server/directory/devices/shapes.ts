@@ -1,7 +1,7 @@
 /** What is sent and answered about devices. */
 import { z } from 'zod';
 import { runOutcomes, skipReasons } from '../../../protocol/messages.ts';
-import { Moment } from '../moments.ts';
+import { Moment, MomentAhead } from '../moments.ts';
 import { EffectiveStateView, effectiveStates } from '../users/effective-state.ts';
 import { PageQuery } from '../users/pages.ts';
 import { id, line, prefix } from '../users/shapes.ts';
@@ -19,7 +19,7 @@ export const Guid = z
 export const RenameDeviceRequest = z.strictObject({ name: line(255) });
 
 export const ColdUntilRequest = z.strictObject({
-  until: Moment.meta({ description: 'Until then the archive is kept; 20 days later its versions are deleted.' }),
+  until: MomentAhead.meta({ description: 'Until then the archive is kept; 20 days later its versions are deleted.' }),
 });
 
 export const ColdUntilView = z.strictObject({ coldUntil: z.iso.datetime() });

@@ -11,7 +11,9 @@ export type OwnState = (typeof ownStates)[number];
 export const organizationDepthMax = 16;
 
 export const organizationName = line(255).meta({ description: 'What it is called. Others may be called the same.' });
-const parent = id.nullable().meta({ description: 'The organization it is directly below; null: at the top.' });
+const parent = id
+  .nullable()
+  .meta({ description: 'The organization it is directly below; null: at the top.', examples: [1] });
 const idInQuery = z.coerce.number().pipe(id);
 
 export const CreateOrganizationRequest = z.strictObject({ name: organizationName, parent });

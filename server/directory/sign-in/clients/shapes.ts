@@ -1,6 +1,6 @@
 /** What is sent and answered about API clients. */
 import { z } from 'zod';
-import { Moment } from '../../moments.ts';
+import { MomentAhead } from '../../moments.ts';
 import { isPermission, type Permission } from '../../roles/permissions.ts';
 import { PageQuery } from '../../users/pages.ts';
 import { id, line } from '../../users/shapes.ts';
@@ -22,7 +22,7 @@ const scope = z.enum(['tree', 'all']).meta({
   description:
     'How far, at most: its organization and below, or the whole tenant. It is nobody, so nothing is its own.',
 });
-const expiresAt = Moment.meta({ description: 'At most two years from now.' });
+const expiresAt = MomentAhead.meta({ description: 'At most two years from now.' });
 
 export const CreateClientRequest = z.strictObject({ name: line(255), organization: id, permissions, scope, expiresAt });
 
