@@ -232,6 +232,16 @@ describe('asking and changing', () => {
     expect(await admin.json('organizations', 'delete', id, '--yes')).toEqual({ deleted: made.id });
   });
 
+  test('so is a restore that may write over what a device has, and no other', async () => {
+    const push = ['pushed-restores', 'create', '--device', '5', '--paths', '/d', '--to.device', '6'];
+    const asked = { code: 2, err: expect.stringContaining('--yes') };
+    expect(await admin.run([...push, '--to.original', 'true'])).toMatchObject(asked);
+    expect(await admin.run([...push, '--to.folder', '/new', '--existing', 'overwrite'])).toMatchObject(asked);
+    expect(await admin.run([...push, '--to.folder', '/new'])).toMatchObject({ code: 1 });
+    expect(await admin.run([...push, '--to.original', 'true', '--yes'])).toMatchObject({ code: 1 });
+    expect((await admin.run(['pushed-restores', 'create', '--help'])).out).toContain('--yes');
+  });
+
   test('who may not is told what it needs', async () => {
     await as('PROe User');
     const { code, err } = await admin.run(['audit', 'list']);

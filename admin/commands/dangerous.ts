@@ -24,16 +24,48 @@ const dangerousActions = new Set([
   'remove',
   'replace',
   'reset',
+  'retention',
   'revoke',
   'rotate',
   'secret',
+  'set-back',
   'suspend',
   'wipe',
 ]);
 
-export function isDangerous({ method, path }: Operation): boolean {
-  return method === 'DELETE' || (method !== 'GET' && dangerousActions.has(path.split('/').at(-1)!));
+interface Subject {
+  /** Of one thing, as in `/v1/users/{user}`. */
+  path: string;
+  params: readonly string[];
 }
+
+interface PushedRestore {
+  to?: { device?: unknown; original?: unknown } | null;
+  existing?: unknown;
+}
+
+/** What is dangerous by what is sent, and what it is about then: no path names it. */
+const dangerousBodies = new Map([
+  [
+    'POST /v1/pushed-restores',
+    {
+      isDangerous: ({ to, existing }: PushedRestore): boolean => existing === 'overwrite' || to?.original === true,
+      subject: ({ to }: PushedRestore): Subject => ({ path: '/v1/devices/{guid}', params: [String(to?.device)] }),
+    },
+  ],
+]);
+
+const byBody = ({ method, path }: Operation) => dangerousBodies.get(`${method} ${path}`);
+
+/** @param body that is sent with it */
+export function isDangerous(operation: Operation, body?: unknown): boolean {
+  const { method, path } = operation;
+  if (method === 'DELETE' || (method !== 'GET' && dangerousActions.has(path.split('/').at(-1)!))) return true;
+  return byBody(operation)?.isDangerous((body ?? {}) as PushedRestore) ?? false;
+}
+
+/** Whether it asks, if only for some of what may be sent with it. */
+export const asksOf = (operation: Operation): boolean => isDangerous(operation) || byBody(operation) !== undefined;
 
 /** Every command takes it, since scripts say it always; one that asks nothing shows it nowhere, and it changes nothing. */
 export function yesOption({ asks = false } = {}): Option {
@@ -46,26 +78,29 @@ export function yesOption({ asks = false } = {}): Option {
  */
 export async function confirmDanger(
   session: Session,
-  operation: Operation,
-  params: readonly string[],
+  { operation, params, body }: { operation: Operation; params: readonly string[]; body: unknown },
   operations: readonly Operation[],
 ): Promise<void> {
-  const name = await nameOf(session, operation, params, operations);
-  const what = name === null ? '' : `: ${printable(name)} (${printable(params.at(-1)!)})`;
+  const subject = byBody(operation)?.subject((body ?? {}) as PushedRestore) ?? subjectOf(operation, params);
+  const id = subject?.params.at(-1);
+  const name = subject && (await nameOf(session, subject, operations));
+  const what = name === null ? '' : `: ${printable(name)} (${printable(id!)})`;
   const says = `${operation.summary}${what}, on ${session.connection.origin}`;
-  await confirm({ says, name: name ?? params.at(-1) ?? 'yes' }, askLine);
+  await confirm({ says, name: name ?? id ?? 'yes' }, askLine);
 }
 
-/** What the last of the path is called; null when it has no name that may be read. */
+/** The last of the path; null: it names nothing. */
+function subjectOf({ path }: Operation, params: readonly string[]): Subject | null {
+  const last = parametersIn(path).at(-1);
+  return last === undefined ? null : { path: path.slice(0, path.indexOf(`{${last}}`) + last.length + 2), params };
+}
+
+/** What it is called; null when it has no name that may be read. */
 async function nameOf(
   session: Session,
-  operation: Operation,
-  params: readonly string[],
+  { path, params }: Subject,
   operations: readonly Operation[],
 ): Promise<string | null> {
-  const last = parametersIn(operation.path).at(-1);
-  if (last === undefined) return null;
-  const path = operation.path.slice(0, operation.path.indexOf(`{${last}}`) + last.length + 2);
   if (!operations.some((each) => each.method === 'GET' && each.path === path)) return null;
   try {
     const { body } = await ask(session, { method: 'GET', path: filled(path, params), repeatable: true });

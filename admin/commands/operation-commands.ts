@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { kebab, nameOperations } from '../document/names.ts';
 import { hasNextPage, isStream, type Operation } from '../document/operations.ts';
-import { isDangerous, yesOption } from './dangerous.ts';
+import { asksOf, yesOption } from './dangerous.ts';
 import { examplesOf } from './examples.ts';
 import { addFieldOptions } from './options.ts';
 import { printable, printableLines } from './printable.ts';
@@ -67,7 +67,7 @@ function addOperation(command: Command, name: string, { operation, operations, s
     command.option('--if-match <version>', 'only if it still has the `version` that you have seen');
     command.option('--idempotency-key <key>', 'of your choosing: the same command with the same key is done once');
   }
-  command.addOption(yesOption({ asks: isDangerous(operation) }));
+  command.addOption(yesOption({ asks: asksOf(operation) }));
   command.addHelpText('after', `\n${examplesOf(name, operation, given).map(printable).join('\n')}`);
   command.action(async (...rest: unknown[]) => {
     const params = rest.slice(0, operation.inPath.length) as string[];

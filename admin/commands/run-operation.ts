@@ -52,7 +52,8 @@ export async function runOperation(session: Session, invocation: Invocation): Pr
     body,
     repeatable: isReading || key !== null,
   };
-  if (isDangerous(operation) && !common.yes) await confirmDanger(session, operation, params, operations);
+  if (isDangerous(operation, body) && !common.yes)
+    await confirmDanger(session, { operation, params, body }, operations);
   const send = (more: URLSearchParams): Promise<Answer> =>
     sendAsked(session, operation, { ...asked, path: pathOf(operation, params, more) }).catch((error: unknown) => {
       const neighbour = (field: string) =>

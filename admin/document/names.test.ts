@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { openApiDocument } from '../../server/http/api/openapi.ts';
 import { apiRoutes } from '../../server/http/api/routes.ts';
-import { isDangerous } from '../commands/dangerous.ts';
+import { asksOf, isDangerous } from '../commands/dangerous.ts';
 import { exceptions, nameOperations, ownCommands } from './names.ts';
 import { hasNextPage, isPage, type Operation, operationsOf } from './operations.ts';
 
@@ -56,13 +56,30 @@ describe('over the routes of the server', () => {
     'clients delete',
     'clients secret',
     'tenants offboard',
+    'repositories set-back create',
+    'devices retention set',
   ])('%s is asked about, since it takes something away', (name) => expect(isDangerous(named.get(name)!)).toBe(true));
 
   test('what takes nothing away is not asked about', () => {
     for (const [name, operation] of named)
-      if (/ (list|show|create|unblock|reactivate|unlock|give)$/.test(name))
-        expect([name, isDangerous(operation)]).toEqual([name, false]);
+      if (/ (list|show|create|unblock|reactivate|unlock|give|try)$/.test(name) && !name.includes('set-back create'))
+        expect([name, asksOf(operation), isDangerous(operation)]).toEqual([
+          name,
+          name === 'pushed-restores create',
+          false,
+        ]);
   });
+
+  test.each([
+    [{ to: { device: '5', folder: '/new' } }, false],
+    [{ to: { device: '5', folder: '/new' }, existing: 'rename' }, false],
+    [{ to: { device: '5', folder: '/home/ann' }, existing: 'overwrite' }, true],
+    [{ to: { device: '5', original: true } }, true],
+    ['no object', false],
+    [{ to: null }, false],
+  ])('a restore pushed to a device is asked about where it may write over something: %j', (body, asked) =>
+    expect(isDangerous(named.get('pushed-restores create')!, body)).toBe(asked),
+  );
 
   test.each([
     ['GET', '/v1/organizations', 'organizations list'],
