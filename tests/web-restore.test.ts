@@ -14,7 +14,7 @@ import { TestAgent } from './helpers/agent.ts';
 import { addUser, type Person, type RunningServer, startServer } from './helpers/server.ts';
 import { testWith } from './helpers/tools.ts';
 
-const test = testWith('curl', 'unzip', 'tar');
+const testBoth = testWith('curl', 'unzip', 'tar');
 
 const run = promisify(execFile);
 const adminMain = fileURLToPath(new URL('../admin/main.ts', import.meta.url));
@@ -72,7 +72,7 @@ function expectTree(folder: string): void {
   expect(readdirSync(folder).sort()).toEqual(['a text.txt', 'large', 'ünïcode']);
 }
 
-test('a folder comes back through curl as a zip, and as a tar', async () => {
+testBoth('a folder comes back through curl as a zip, and as a tar', async () => {
   const person = server.firstStart;
   await backedUp(person);
   const token = await signIn(person);
@@ -110,7 +110,7 @@ async function admin(token: string, ...args: string[]): Promise<string> {
   return (await run(process.execPath, [adminMain, ...args], { env })).stdout;
 }
 
-test('the administrators’ command plans, fetches and lists', async () => {
+testWith('curl', 'unzip')('the administrators’ command plans, fetches and lists', async () => {
   const token = await signIn(server.firstStart);
   const [device] = (await ask('GET', '/v1/devices', token)).items as unknown as { guid: string }[];
   const text = join(tree, 'a text.txt');
@@ -134,7 +134,7 @@ test('the administrators’ command plans, fetches and lists', async () => {
   expect(await admin(token, 'restores', 'show', String(id))).toMatch(/completed/);
 });
 
-test('what an archive password wraps comes back to whoever gives it', async () => {
+testWith('curl', 'tar')('what an archive password wraps comes back to whoever gives it', async () => {
   const person = await addUser(server, 'wrapped');
   await backedUp(person, '--level', 'password');
   const token = await signIn(server.firstStart);

@@ -2,13 +2,13 @@
 import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { testWith } from '../../tests/helpers/tools.ts';
 import { FirstNames } from './first-names.ts';
 import { collect, type Entry, listTar, makeWorld, readZip, run, symlink, type World } from './testing.ts';
 import type { Item, RestoreCounts } from './types.ts';
 
-const test = testWith('unzip', 'tar', 'python3');
+const testTar = testWith('tar');
 
 let folder: string;
 let world: World;
@@ -64,37 +64,40 @@ async function checkZip(bytes: Buffer): Promise<void> {
 }
 
 describe('a tar', () => {
-  test('holds what was backed up: bytes, raw names, modes, times to the nanosecond, owners, links', async () => {
-    await world.back(...tree);
-    const { bytes, report } = await collect(world.assemble(await world.selection(['/home/ann']), { format: 'tar' }));
-    expect(report).toMatchObject({ ended: true, counts: { files: 8, folders: 2, symlinks: 2, leftOut: 0 } });
-    const out = await unpackTar(bytes);
-    const names = await readdir(Buffer.from(join(out, 'ann')), { encoding: 'buffer' });
-    expect(names.map((name) => name.toString('latin1')).sort()).toEqual(
-      tree
-        .slice(1)
-        .map(({ path }) => Buffer.from(path).subarray(10).toString('latin1'))
-        .sort(),
-    );
-    for (const { path, content } of tree) {
-      if (!Buffer.isBuffer(content)) continue;
-      const at = Buffer.concat([Buffer.from(join(out, 'ann/')), Buffer.from(path).subarray(10)]);
-      expect((await readFile(at)).equals(content)).toBe(true);
-    }
-    const hello = await lstat(join(out, 'ann/hello.txt'), { bigint: true });
-    expect([hello.mode & 0o777n, hello.mtimeNs]).toEqual([0o600n, 1_600_000_000_123_456_789n]);
-    expect(await readlink(join(out, 'ann/link'))).toBe('hello.txt');
-    const { stdout } = await run('tar', ['-tvf', join(folder, 'got.tar')]);
-    expect(stdout).toMatch(/^-rw------- ann\/staff .* ann\/hello\.txt$/m);
-    expect(stdout).not.toMatch(/:\d\d \//m);
-    await run('python3', [
-      '-c',
-      'import sys,tarfile; assert len(tarfile.open(sys.argv[1]).getmembers()) == 12',
-      join(folder, 'got.tar'),
-    ]);
-  });
+  testWith('tar', 'python3')(
+    'holds what was backed up: bytes, raw names, modes, nanoseconds, owners, links',
+    async () => {
+      await world.back(...tree);
+      const { bytes, report } = await collect(world.assemble(await world.selection(['/home/ann']), { format: 'tar' }));
+      expect(report).toMatchObject({ ended: true, counts: { files: 8, folders: 2, symlinks: 2, leftOut: 0 } });
+      const out = await unpackTar(bytes);
+      const names = await readdir(Buffer.from(join(out, 'ann')), { encoding: 'buffer' });
+      expect(names.map((name) => name.toString('latin1')).sort()).toEqual(
+        tree
+          .slice(1)
+          .map(({ path }) => Buffer.from(path).subarray(10).toString('latin1'))
+          .sort(),
+      );
+      for (const { path, content } of tree) {
+        if (!Buffer.isBuffer(content)) continue;
+        const at = Buffer.concat([Buffer.from(join(out, 'ann/')), Buffer.from(path).subarray(10)]);
+        expect((await readFile(at)).equals(content)).toBe(true);
+      }
+      const hello = await lstat(join(out, 'ann/hello.txt'), { bigint: true });
+      expect([hello.mode & 0o777n, hello.mtimeNs]).toEqual([0o600n, 1_600_000_000_123_456_789n]);
+      expect(await readlink(join(out, 'ann/link'))).toBe('hello.txt');
+      const { stdout } = await run('tar', ['-tvf', join(folder, 'got.tar')]);
+      expect(stdout).toMatch(/^-rw------- ann\/staff .* ann\/hello\.txt$/m);
+      expect(stdout).not.toMatch(/:\d\d \//m);
+      await run('python3', [
+        '-c',
+        'import sys,tarfile; assert len(tarfile.open(sys.argv[1]).getmembers()) == 12',
+        join(folder, 'got.tar'),
+      ]);
+    },
+  );
 
-  test('has a file with several names once', async () => {
+  testTar('has a file with several names once', async () => {
     const inode = Buffer.alloc(16, 7);
     const other = { path: '/d/c', content: text('changed since'), attributes: { inode, links: 3 } };
     await world.back(
@@ -112,7 +115,7 @@ describe('a tar', () => {
     expect((await readFile(join(out, 'd/b'))).equals(random(2_000_000))).toBe(true);
   });
 
-  test('has such a file again where its first name was forgotten, and leaves none of its names out', async () => {
+  testTar('has such a file again where its first name was forgotten, and leaves none of its names out', async () => {
     const named = (letter: string, n: number, inode: number): Entry => {
       const attributes = { inode: Buffer.alloc(16, inode), links: 2 };
       return { path: `/d/${n}-${letter}`, content: text(letter), attributes };
@@ -147,7 +150,7 @@ describe('a tar', () => {
     expect([names.bytes, names.take(item('/d', 3))]).toEqual([0, null]);
   });
 
-  test('keeps numbers that its old header does not hold', async () => {
+  testTar('keeps numbers that its old header does not hold', async () => {
     await world.back({
       path: '/x',
       content: text('x'),
@@ -163,38 +166,43 @@ describe('a tar', () => {
 });
 
 describe('a zip', () => {
-  test('is opened by unzip, python and by its directory, with names, modes and times', async () => {
-    await world.back(...tree);
-    const { bytes, report } = await collect(world.assemble(await world.selection(['/home/ann'])));
-    await checkZip(bytes);
-    const entries = readZip(bytes);
-    expect(report).toMatchObject({
-      ended: true,
-      counts: { files: 8, folders: 2, symlinks: 2, leftOut: 0, namesChanged: 2 },
-    });
-    expect(entries.get('ann/\u00fc-nfc')!.content.toString()).toBe('nfc');
-    expect(entries.get('ann/u\u0308-nfd')!.content.toString()).toBe('nfd');
-    expect(entries.get('ann/bad%{FF}%{FE}name')!.content.toString()).toBe('bad name');
-    expect([...entries.keys()].filter((name) => /^ann\/(%\{E9\})+%\{[0-9A-F]{32}\}$/.test(name))).toHaveLength(1);
-    expect(entries.get('ann/large')!.content.equals(random(3_000_000))).toBe(true);
-    expect(entries.get('ann/hello.txt')).toMatchObject({ mode: 0o100600, mtime: 1_600_000_000 });
-    expect(entries.get('ann/')).toMatchObject({ mode: 0o40755 });
-    expect(entries.get('ann/out')).toMatchObject({ mode: 0o120777, content: text('/etc/passwd') });
-    expect(entries.get('RESTORE-NAMES.txt')!.content.toString()).toContain('ann/bad%{FF}%{FE}name\n');
-    expect([...entries.keys()].slice(-3)).toEqual(['ann/link', 'ann/out', 'RESTORE-NAMES.txt']);
-    await mkdir(join(folder, 'out'));
-    await run('unzip', ['-q', join(folder, 'got.zip'), '-d', join(folder, 'out')], {
-      env: { ...process.env, TZ: 'UTC', LC_ALL: 'C.UTF-8' },
-    });
-    expect(await readlink(join(folder, 'out/ann/link'))).toBe('hello.txt');
-    expect((await readFile(join(folder, 'out/ann/large'))).equals(random(3_000_000))).toBe(true);
-    expect((await lstat(join(folder, 'out/ann/hello.txt'))).mtimeMs).toBe(1_600_000_000_000);
-  });
+  testWith('unzip', 'python3')(
+    'is opened by unzip, python and by its directory, with names, modes and times',
+    async () => {
+      await world.back(...tree);
+      const { bytes, report } = await collect(world.assemble(await world.selection(['/home/ann'])));
+      await checkZip(bytes);
+      const entries = readZip(bytes);
+      expect(report).toMatchObject({
+        ended: true,
+        counts: { files: 8, folders: 2, symlinks: 2, leftOut: 0, namesChanged: 2 },
+      });
+      expect(entries.get('ann/\u00fc-nfc')!.content.toString()).toBe('nfc');
+      expect(entries.get('ann/u\u0308-nfd')!.content.toString()).toBe('nfd');
+      expect(entries.get('ann/bad%{FF}%{FE}name')!.content.toString()).toBe('bad name');
+      expect([...entries.keys()].filter((name) => /^ann\/(%\{E9\})+%\{[0-9A-F]{32}\}$/.test(name))).toHaveLength(1);
+      expect(entries.get('ann/large')!.content.equals(random(3_000_000))).toBe(true);
+      expect(entries.get('ann/hello.txt')).toMatchObject({ mode: 0o100600, mtime: 1_600_000_000 });
+      expect(entries.get('ann/')).toMatchObject({ mode: 0o40755 });
+      expect(entries.get('ann/out')).toMatchObject({ mode: 0o120777, content: text('/etc/passwd') });
+      expect(entries.get('RESTORE-NAMES.txt')!.content.toString()).toContain('ann/bad%{FF}%{FE}name\n');
+      expect([...entries.keys()].slice(-3)).toEqual(['ann/link', 'ann/out', 'RESTORE-NAMES.txt']);
+      await mkdir(join(folder, 'out'));
+      await run('unzip', ['-q', join(folder, 'got.zip'), '-d', join(folder, 'out')], {
+        env: { ...process.env, TZ: 'UTC', LC_ALL: 'C.UTF-8' },
+      });
+      expect(await readlink(join(folder, 'out/ann/link'))).toBe('hello.txt');
+      expect((await readFile(join(folder, 'out/ann/large'))).equals(random(3_000_000))).toBe(true);
+      expect((await lstat(join(folder, 'out/ann/hello.txt'))).mtimeMs).toBe(1_600_000_000_000);
+    },
+  );
 });
 
-test.each(['zip', 'tar'] as const)(
-  '5,000 small files and one larger than is read ahead come as they were: %s',
-  async (format) => {
+describe.each([
+  ['zip', testWith('unzip', 'python3')],
+  ['tar', testTar],
+] as const)('a large %s', (format, test) => {
+  test('of 5,000 small files and one larger than is read ahead has them as they were', async () => {
     const files = Array.from(
       { length: 5_000 },
       (_, i): Entry => ({ path: `/d/${i % 50}/f${i}`, content: random(100 + (i % 3000), i) }),
@@ -224,8 +232,8 @@ test.each(['zip', 'tar'] as const)(
     }
     expect(got.get('/d/big')!.equals(large)).toBe(true);
     for (const { path, content } of files) expect(got.get(String(path))!.equals(content as Buffer)).toBe(true);
-  },
-);
+  });
+});
 
 test.each(['zip', 'tar'] as const)(
   'of a %s what its reader was given was counted before, within a file too',
@@ -289,7 +297,7 @@ describe('a selection', () => {
     expect(entries.get('d/x')!.content.toString()).toBe('before');
   });
 
-  test('of nothing at all is an archive all the same', async () => {
+  testTar('of nothing at all is an archive all the same', async () => {
     for (const format of ['zip', 'tar'] as const) {
       const { bytes, report } = await collect(world.assemble(await world.selection(['/']), { format }));
       expect(report).toMatchObject({ ended: true, counts: { files: 0, leftOut: 0 } });
