@@ -17,28 +17,32 @@ interface ServerState {
   waiters: number;
 }
 
-let child: ChildProcess;
+/** The first is the one that is measured. */
+const children: ChildProcess[] = [];
 const sessions: ClientHttp2Session[] = [];
 const timers: NodeJS.Timeout[] = [];
 
 afterEach(async () => {
   for (const timer of timers.splice(0)) clearInterval(timer);
   for (const session of sessions.splice(0)) session.destroy();
-  if (child.exitCode === null) {
+  for (const child of children.splice(0)) {
+    if (child.exitCode !== null) continue;
     child.kill('SIGKILL');
     await once(child, 'exit');
   }
 });
 
 async function startServer(): Promise<{ origin: string }> {
-  child = fork(new URL('./memory-server.testing.ts', import.meta.url), {
+  const child = fork(new URL('./memory-server.testing.ts', import.meta.url), {
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
+  children.push(child);
   const [started] = (await once(child, 'message')) as [{ origin: string }];
   return started;
 }
 
 async function ask(question: 'state' | 'forget'): Promise<ServerState> {
+  const child = children[0]!;
   const answered = once(child, 'message');
   child.send(question);
   return ((await answered) as [ServerState])[0];
@@ -78,6 +82,16 @@ const fastUpload = (session: ClientHttp2Session) =>
     Buffer.alloc(uploadBytes, 7),
   );
 
+/** @returns the milliseconds that a fast upload takes, which has to succeed */
+async function timedUpload(server: { origin: string }): Promise<number> {
+  const session = await dial(server);
+  const startedAt = performance.now();
+  const answer = await fastUpload(session);
+  expect(answer.status).toBe(200);
+  expect(JSON.parse(answer.body.toString()).bytes).toBe(uploadBytes);
+  return performance.now() - startedAt;
+}
+
 // As much as a sender can have under way before it trickles, in frames that are large, small and in between.
 test.each([
   ['that never were fast', 128, 2_000, 1_024],
@@ -85,10 +99,11 @@ test.each([
   // 160 refused at once leave their bytes to the garbage collector, which takes a second or two to notice.
   ['that began as a rush of 200 MiB', 160, MiB, 1_024],
 ])(
-  '200 trickling uploads %s take at most %i MiB, and a fast one still ends within 2 s',
+  '200 trickling uploads %s take at most %i MiB, and a fast one still ends in time',
   async (_, mostMiB, firstBytes, trickleBytes) => {
     const server = await startServer();
-    expect((await fastUpload(await dial(server))).status).toBe(200); // the code is compiled, the heap has its usual size
+    const idle = await startServer();
+    for (const each of [server, idle]) await timedUpload(each); // the code is compiled, the heap has its usual size
     const before = await ask('forget');
 
     const streams: ClientHttp2Stream[] = [];
@@ -111,12 +126,11 @@ test.each([
     await new Promise((resolve) => setTimeout(resolve, 2_000));
     await until(async () => (await ask('state')).waiters === 0, 15_000);
 
-    const session = await dial(server);
-    const startedAt = performance.now();
-    const fast = await fastUpload(session);
-    expect(fast.status).toBe(200);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
-    expect(JSON.parse(fast.body.toString()).bytes).toBe(uploadBytes);
+    // Within 2 s, or as long as a machine with other things to do takes for a server on which nothing else goes on.
+    const beforeMs = await timedUpload(idle);
+    const fastMs = await timedUpload(server);
+    const afterMs = await timedUpload(idle);
+    expect(fastMs).toBeLessThan(Math.max(2_000, 10 * Math.max(beforeMs, afterMs)));
 
     const after = await ask('state');
     expect(after.mostBytes - before.mostBytes).toBeLessThanOrEqual(mostMiB * MiB);
@@ -128,7 +142,8 @@ test.each([
     if (process.env.HOLDFAST_TEST_SHOW)
       console.log({
         grownMiB: (after.mostBytes - before.mostBytes) / MiB,
-        ms: performance.now() - startedAt,
+        fastMs,
+        idleMs: [beforeMs, afterMs],
         ...after,
       });
   },

@@ -311,11 +311,12 @@ describe('shutting down', () => {
 
   test('what does not end in time is cut and counted', async () => {
     const { server, session } = await start();
-    const slow = request(session, { ':path': '/slow?ms=2000' });
+    // Longer than a busy machine takes to cut it.
+    const slow = request(session, { ':path': '/slow?ms=30000' });
     await until(() => server.deps.requests.open.size === 1);
     const result = await server.shutDown({ leaveMs: 0, drainMs: 300 });
     expect(result.cut).toBe(1);
-    expect(result.ms).toBeLessThan(2_000);
+    expect(result.ms).toBeLessThan(20_000);
     expect(await slow).toMatchObject({ status: 0 });
   });
 
